@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.core.errors import MissingDependencyError, in_short
+from compressctl.core.model import Signature
 from compressctl.core.quiet import quiet
 from compressctl.graph.torch_outputs import named_outputs, traced_shapes
 from compressctl.layers.channels import recurrent
@@ -270,6 +271,12 @@ def example_inputs(signature: Any, samples: int = 2, seed: int = 0) -> tuple[Ten
         else:
             made.append(torch.randint(0, 2, shape, generator=generator).to(dtype))
     return tuple(made)
+
+
+def samples_in(signature: Signature, inputs: Sequence[Tensor]) -> int:
+    """Of a call; 1 where no axis counts samples."""
+    axes = ((value, spec.batch_axis) for spec, value in zip(signature.inputs, inputs, strict=True))
+    return next((value.shape[axis] for value, axis in axes if axis is not None), 1)
 
 
 def _graph(network: nn.Module, inputs: Sequence[Tensor]) -> Any:

@@ -14,7 +14,7 @@ _SAME = 1e-6
 
 
 class ValuesOf:
-    """network: whole. inputs: by per cent of the images' height and width, 100 first. groups: of channels and heads. narrowed: the network with one group as narrow as this.
+    """network: whole. inputs: by per cent of the images' height and width, 100 first, of so many samples. groups: of channels and heads. narrowed: the network with one group as narrow as this.
 
     What a group's channels make of each value is read off one narrower network for each group; a value of several groups shrinks by their product.
     """
@@ -23,11 +23,12 @@ class ValuesOf:
         self,
         network: nn.Module,
         inputs: Mapping[int, Sequence[Tensor]],
+        samples: int,
         groups: Mapping[str, Channels],
         narrowed: Callable[[str, int], nn.Module],
     ) -> None:
         self._whole = {share: live_values(network.eval(), given) for share, given in inputs.items()}
-        self._samples = len(inputs[100][0])
+        self._samples = samples
         self._given = sum(value.nbytes for value in inputs[100]) / self._samples
         first = self._whole[100]
         self._slopes: dict[str, tuple[int, np.ndarray]] = {}

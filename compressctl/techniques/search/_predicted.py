@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from compressctl.core.technique import RunContext
-from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.layers.channels.dependency_groups import example_inputs, samples_in
 from compressctl.layers.live_values import live_values
 from compressctl.numerics.evenly import evenly
 from compressctl.techniques.search._meters import Meter
@@ -48,7 +48,7 @@ class PredictedMemory:
 
     def measure(self, subnetwork: Subnetwork) -> float:
         network, inputs = self._space.cut(subnetwork).body.eval(), example_inputs(self._space.model.signature)
-        values = live_values(network, inputs).peak() / len(inputs[0])
+        values = live_values(network, inputs).peak() / samples_in(self._space.model.signature, inputs)
         self._factor = values / self._space.values(subnetwork)
         return self._bytes(subnetwork, values) / self.whole
 

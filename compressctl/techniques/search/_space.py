@@ -12,7 +12,7 @@ from torch import nn
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
-from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.layers.channels.dependency_groups import example_inputs, samples_in
 from compressctl.sources.modules.split_attention import split
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune.narrower import Channels, Narrower
@@ -148,7 +148,8 @@ class Space:
         body = self.model.body
         inputs = {100: example_inputs(self.model.signature)} if self._images is None else self._images.inputs
         own = {group.name: group for group in self.narrower.groups}
-        return ValuesOf(body, inputs, own, lambda name, width: self.narrower.cut({name: width}, (), body).body)
+        samples = samples_in(self.model.signature, inputs[100])
+        return ValuesOf(body, inputs, samples, own, lambda name, width: self.narrower.cut({name: width}, (), body).body)
 
     def values(self, subnetwork: Subnetwork) -> float:
         """Bytes of values that are alive at once in a call of one sample, without those that tokens which go need."""
