@@ -66,9 +66,9 @@ def in_a_cell(speed: Speedup) -> str:
 
 
 def interval(speed: Speedup) -> str:
-    """`1.39 to 1.41`, in the sense of `headline`: of 1 / ratio where that says slower."""
+    """`1.39 to 1.41`, in the sense of `headline`: of 1 / ratio where that says slower. Rounded outwards, so that it holds what it is the interval of."""
     _, lower, upper = _turned(speed)
-    return f"{times(lower)} to {times(upper)}"
+    return f"{_rounded_down(lower)} to {_rounded_up(upper)}"
 
 
 def sentence(speed: Speedup, scale: Scale = SPEED) -> str:
@@ -93,3 +93,7 @@ def _turned(speed: Speedup) -> tuple[float, float, float]:
 def _rounded_down(bound: float) -> str:
     """`at least 1.79x` of 1.798: what is promised is not rounded up."""
     return f"{math.floor(bound * 100 + 1e-9) / 100:.2f}" if bound < 100 else f"{math.floor(bound)}"
+
+
+def _rounded_up(bound: float) -> str:
+    return f"{math.ceil(bound * 100 - 1e-9) / 100:.2f}" if bound < 100 else f"{math.ceil(bound)}"
