@@ -347,6 +347,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TorchModel, Stage
     return model, run_stage(supernet.apply, model, params, tmp_path_factory.mktemp("supernet"))
 
 
+def test_a_training_that_makes_subnetworks_worse_says_so(tmp_path: Path) -> None:
+    from support.digit_runs import Heard, digits_model
+
+    model, heard = digits_model("digits-resnet"), Heard()
+    run = replace(context(tmp_path, digits_data(), heard), task="classification")
+    result = supernet.apply(model, SupernetParams(epochs=1, learning_rate=2.0, batch_size=64), run)
+    half = result.facts["half"]
+    assert half["loss_after"] is None or half["loss_after"] >= half["loss_before"]
+    assert any("subnetworks became no better" in note for note in heard.notes)
+
+
 def accuracy(model: TorchModel) -> float:
     split = digits_data().split("validation")
     with torch.no_grad():
@@ -365,6 +376,7 @@ def test_subnetworks_of_a_trained_supernet_are_better_than_those_of_the_network(
     trained: tuple[TorchModel, StageResult], tmp_path: Path
 ) -> None:
     model, result = trained
+    assert result.facts["half"]["loss_after"] < result.facts["half"]["loss_before"]
     params = ArchitectureParams.model_validate(
         {"at_most": {"macs": 0.15, "parameters": 0.4}, "evaluations": 12, "population": 4}
     )

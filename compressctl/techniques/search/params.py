@@ -65,6 +65,11 @@ class SupernetParams(SpaceParams, SupervisedParams):
         2, ge=0, le=64, description="random subnetworks in each step, beside the whole network and the smallest"
     )
 
+    def needs(self) -> Needs:
+        """What training needs, and samples on which a subnetwork is compared before and after it."""
+        compared = (Need.TRAINING_DATA, Need.CALIBRATION_DATA, Need.VALIDATION_DATA, Need.TASK, Need.LABELS)
+        return super().needs() | Needs.of(reads=compared)
+
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Milliseconds = Annotated[float, Field(gt=0, le=1e9)]
@@ -275,7 +280,7 @@ class ReplacementsParams(SearchedParams):
 
 SUPERNET = TechniqueSpec(
     name="search.supernet",
-    version=2,
+    version=3,
     summary="the network is trained together with narrower and shorter subnetworks of its own weights, for search.architecture to choose among",
     params=SupernetParams,
     takes=Form.TORCH,

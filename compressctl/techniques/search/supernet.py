@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,15 +16,21 @@ from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.techniques.search._searched import comparison_of
 from compressctl.techniques.search._shared_weights import SharedWeights
 from compressctl.techniques.search._space import Space, Subnetwork
-from compressctl.techniques.search.params import SupernetParams
+from compressctl.techniques.search.params import SearchedParams, SupernetParams
 from compressctl.training.data import TensorBatch
 from compressctl.training.hooks import Hook, StepInfo
 from compressctl.training.loop import train
 from compressctl.training.objective import Objective
 from compressctl.training.supervision.objective import objective_of
 from compressctl.training.supervision.teacher_loss import Compare, comparison
+
+_NO_BETTER = (
+    "subnetworks became no better: the one of half the channels has a loss of {1:.4g}, and had {0:.4g} when it was cut out of the network that was given; "
+    "lower learning_rate, or train for more epochs"
+)
 
 _ROUNDING = 1e-4
 """Share of the largest output by which sums in another order may differ."""
@@ -47,14 +54,20 @@ def apply(model: TorchModel, params: SupernetParams, run: RunContext) -> StageRe
         sampling,
         params.other_outputs_weight,
     )
+    half, loss = space.uniform(0.5), comparison_of(ordered, SearchedParams(), run)
+    before = loss(space.cut(half).body)
     # The whole network's best epoch is not that of its subnetworks.
     how = params.model_copy(update={"checkpoint": "last"})
     trained = train(learner, sandwich, how, run, [*hooks, sampling])
+    after = loss(space.cut_of(trained.network, half))
+    if not after < before:
+        run.events.warn(_NO_BETTER.format(before, after))
     facts: dict[str, Any] = {
         **space.by_kind(),
         "blocks": {"may_go": list(space.blocks), "at_most": space.most_gone},
         "sorted": is_sorted,
         "networks_a_step": 2 + params.subnetworks,
+        "half": {"loss_before": before, "loss_after": after if math.isfinite(after) else None},
         "fixed": dict(space.narrower.fixed),
     }
     return StageResult(replace(learner, body=trained.network), {**facts, **trained.facts})
