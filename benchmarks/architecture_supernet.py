@@ -31,7 +31,7 @@ POINTS = ("supernet", "alone", "sensitivity", "replacements")
 
 @dataclass(frozen=True)
 class Network:
-    """recipe: whose model, data and target these are. rates: of the whole training and of the short one. needs: the variable that names its data.
+    """recipe: whose model, data and target these are. rates: of a whole training, of the supernet and of the short one behind it. needs: the variable that names its data.
     data: beside the recipe's."""
 
     recipe: str
@@ -40,7 +40,7 @@ class Network:
     supernet_epochs: int
     finetune_epochs: int
     training: Mapping[str, Any]
-    rates: tuple[float, float]
+    rates: tuple[float, float, float]
     space: Mapping[str, Any]
     needs: str
     data: Mapping[str, Any] = field(default_factory=dict)
@@ -51,10 +51,10 @@ NETWORKS = {
         "prune-resnet20.yaml",
         (0.7, 0.55, 0.42, 0.3, 0.2),
         10,
-        4,
         2,
+        4,
         {"augment": {"crop_padding": 4, "horizontal_flip": True}, "precision": "float32"},
-        (0.05, 0.02),
+        (0.05, 0.01, 0.03),
         {},
         "COMPRESSCTL_DATA",
     ),
@@ -65,7 +65,7 @@ NETWORKS = {
         3,
         1,
         {"optimizer": "adamw"},
-        (0.002, 0.001),
+        (0.002, 0.002, 0.001),
         {"tokens": "prune"},
         "COMPRESSCTL_FASHION",
         {"train": 20_000},
@@ -133,10 +133,10 @@ def _row(share: float, point: str, asked: argparse.Namespace) -> dict[str, Any]:
 def _stages(share: float, point: str, asked: argparse.Namespace) -> list[dict[str, Any]]:
     network = NETWORKS[asked.network]
     space = {"min_keep": 0.25, "round_to": 8, **network.space}
-    training, (rate, short_rate) = {"teacher": "original", **network.training}, network.rates
+    training, (rate, supernet_rate, short_rate) = {"teacher": "original", **network.training}, network.rates
     whole = {**training, "epochs": asked.epochs, "learning_rate": rate}
     if point == "supernet":
-        learns = {**training, "epochs": asked.supernet_epochs, "learning_rate": rate, "subnetworks": 1}
+        learns = {**training, "epochs": asked.supernet_epochs, "learning_rate": supernet_rate, "subnetworks": 1}
         short = {**training, "epochs": asked.finetune_epochs, "learning_rate": short_rate}
         return [
             {"id": "supernet", "use": "search.supernet", **space, **learns},
