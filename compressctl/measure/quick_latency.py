@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,10 +33,8 @@ def time_in_turn(calls: Sequence[Callable[[], object]], seconds_each: float = _S
     found: list[list[float]] = [[] for _ in calls]
     with timing_alone():
         runs = [_runs_per_round(call, seconds_each) for call in calls]
-        for round_ in range(_ROUNDS):
-            order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
-            for position in order:
-                found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
+        for position in _turns(len(calls)):
+            found[position].append(min(_seconds(calls[position]) for _ in range(runs[position])))
     low, middle, high = np.quantile(np.array(found), [0.25, 0.5, 0.75], axis=1)
     return Timing(tuple((middle * 1e3).tolist()), float(np.max((high - low) / (2 * middle))))
 
@@ -51,14 +49,18 @@ def joules_in_turn(
     found: list[list[float]] = [[] for _ in calls]
     with timing_alone():
         runs = [_runs_per_round(call, seconds_each) for call in calls]
-        for round_ in range(_ROUNDS):
-            order = range(len(calls)) if round_ % 2 == 0 else reversed(range(len(calls)))
-            for position in order:
-                before = joules()
-                for _ in range(runs[position]):
-                    calls[position]()
-                found[position].append((joules() - before) / runs[position])
+        for position in _turns(len(calls)):
+            before = joules()
+            for _ in range(runs[position]):
+                calls[position]()
+            found[position].append((joules() - before) / runs[position])
     return tuple(np.median(np.array(found), axis=1).tolist())
+
+
+def _turns(count: int) -> Iterator[int]:
+    """Whose turn it is, over all rounds, every other one backwards."""
+    for round_ in range(_ROUNDS):
+        yield from range(count) if round_ % 2 == 0 else reversed(range(count))
 
 
 def _runs_per_round(call: Callable[[], object], seconds: float) -> int:

@@ -66,16 +66,17 @@ class Choice:
             reached = {name: self._share(name, chosen) for name in self._goal.shares}
             foretold = {name: reached[name] for name in self._meters}
             reached |= {name: self._held(name, chosen, made) for name in self._meters}
-            if not self._goal.exceeded({name: reached[name] for name in self._meters}):
+            over = self._goal.exceeded({name: reached[name] for name in self._meters})
+            if not over:
                 break
         else:
             raise StageError(
-                f"no choice of cheaper layers keeps what is measured: {self._goal.words(reached)}",
+                f"no choice of cheaper layers keeps what is measured: {over}",
                 hint="ask for less, or prune channels as well (search.architecture)",
             )
         loss = self._loss(made)
         facts = {
-            "goal": self._goal.facts(),
+            "goal": dict(self._goal.shares),
             "reached": {name: round(value, 4) for name, value in reached.items()},
             **({"predicted": {name: round(value, 4) for name, value in foretold.items()}} if foretold else {}),
             "loss": {"whole": whole, "replaced": loss if math.isfinite(loss) else None},

@@ -30,6 +30,7 @@ class ValuesOf:
         self._whole = {share: live_values(network.eval(), given) for share, given in inputs.items()}
         self._samples = samples
         self._given = sum(value.nbytes for value in inputs[100]) / self._samples
+        self._blocks: dict[tuple[int, str], np.ndarray] = {}
         first = self._whole[100]
         self._slopes: dict[str, tuple[int, np.ndarray]] = {}
         for name, group in groups.items():
@@ -47,15 +48,23 @@ class ValuesOf:
             if kept[name] < whole and len(slopes) == len(sizes):
                 sizes *= 1 - slopes * (1 - kept[name] / whole)
         for block, share in seen.items():
-            sizes[_inside(values, block)] *= share
+            sizes[self._inside(resolution, block)] *= share
         for block in gone:
             # What a block gives is what it was given, where it is gone.
-            own = _inside(values, block)
-            own[values.given[block]] = False
-            sizes[own] = 0.0
+            passed_on = sizes[values.given[block]]
+            sizes[self._inside(resolution, block)] = 0.0
+            sizes[values.given[block]] = passed_on
         # Images are there as they were given too.
         more = self._given if resolution < 100 else 0.0
         return values.peak(sizes) / self._samples + more
+
+    def _inside(self, resolution: int, block: str) -> np.ndarray:
+        """Places of the values that a block computes."""
+        if (resolution, block) not in self._blocks:
+            names = self._whole[resolution].inside
+            own = [place for place, name in enumerate(names) if name == block or name.startswith(f"{block}.")]
+            self._blocks[resolution, block] = np.array(own, int)
+        return self._blocks[resolution, block]
 
 
 def _slopes(whole: LiveValues, narrower: LiveValues, share: float) -> np.ndarray:
@@ -65,7 +74,3 @@ def _slopes(whole: LiveValues, narrower: LiveValues, share: float) -> np.ndarray
     ratios = np.divide(narrower.sizes, whole.sizes, out=np.ones(len(whole.sizes)), where=whole.sizes > 0)
     found: np.ndarray = np.clip((1 - ratios) / (1 - share), 0.0, 1.0)
     return np.where(found < _SAME, 0.0, found)
-
-
-def _inside(values: LiveValues, block: str) -> np.ndarray:
-    return np.array([name == block or name.startswith(f"{block}.") for name in values.inside], bool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from compressctl.core.errors import StageError
 from compressctl.core.model import TorchModel
@@ -44,17 +43,10 @@ class Goal:
         asked = [share for share in (one.share, one.most_ms and one.most_ms / whole) if share is not None]
         self.shares[name] = min(asked)
 
-    def exceeded(self, shares: Mapping[str, float]) -> dict[str, float]:
-        """Of these, those that are over."""
-        return {name: share for name, share in shares.items() if share > self.shares[name]}
-
-    def words(self, shares: Mapping[str, float | None]) -> str:
-        """What was reached at best, beside what was asked for."""
+    def exceeded(self, shares: Mapping[str, float]) -> str:
+        """What of these is over, beside what was asked for; empty where nothing is."""
         return ", ".join(
             f"{name} {share:.0%} at best, {self.shares[name]:.0%} was asked for"
             for name, share in shares.items()
-            if share is not None and share > self.shares[name]
+            if share > self.shares[name]
         )
-
-    def facts(self) -> dict[str, Any]:
-        return dict(self.shares)

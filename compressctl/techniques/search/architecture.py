@@ -87,7 +87,7 @@ class _Search:
             self._space, self._loss, lambda done, count: self._tell("measuring what each layer loses", done, count)
         )
         facts: dict[str, Any] = {
-            "goal": self._goal.facts(),
+            "goal": dict(self._goal.shares),
             "method": "evolution" if self._evolves else "sensitivity",
         }
         for _ in range(_ROUNDS):
@@ -96,11 +96,12 @@ class _Search:
             reached = {name: self._share(name, best) for name in self._goal.shares}
             foretold = {name: reached[name] for name in self._measured}
             reached |= {name: each.measure(best) for name, each in self._measured.items()}
-            if not self._goal.exceeded({name: reached[name] for name in self._measured}):
+            over = self._goal.exceeded({name: reached[name] for name in self._measured})
+            if not over:
                 break
         else:
             raise StageError(
-                f"no subnetwork was found that keeps what is measured: {self._goal.words(reached)}",
+                f"no subnetwork was found that keeps what is measured: {over}",
                 hint="lower min_keep, let more blocks go, or ask for less",
             )
         facts |= {
