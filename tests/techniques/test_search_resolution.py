@@ -19,7 +19,7 @@ from compressctl.core.model import Signature, TensorSpec, TorchModel
 from compressctl.graph.lower import lower, parity
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.layers.live_values import live_values
-from compressctl.sources.modules.smaller_images import SmallerImages
+from compressctl.sources.modules.smaller_images import SmallerImages, resized
 from compressctl.sources.networks import digits_resnet
 from compressctl.sources.structure import read_network, write_network
 from compressctl.sources.structure.files import STRUCTURE, WEIGHTS
@@ -150,6 +150,29 @@ def test_a_search_finds_them_where_they_lose_least(tmp_path: Path) -> None:
     assert isinstance(again.model.body, SmallerImages)
     assert isinstance(result.model, TorchModel)
     assert again.model.body.size == result.model.body.size  # type: ignore[union-attr]
+
+
+def test_images_may_have_their_channels_last(tmp_path: Path) -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = digits_resnet()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.network(x.permute(0, 3, 1, 2))
+            return found
+
+    torch.manual_seed(0)
+    model = TorchModel(Turned().eval(), signature(40, 24, 1))
+    space = space_of(model, tmp_path)
+    small = space.cut(space.whole.with_width("resolution of image", 50))
+    assert isinstance(small.body, SmallerImages)
+    assert small.body.size == (20, 12)
+    images = np.random.default_rng(0).normal(size=(4, 40, 24, 1)).astype(np.float32)
+    assert max(parity(small, lower(small), {"image": images}).values()) < 1e-4
+    own = resized(torch.from_numpy(images).permute(0, 3, 1, 2), (20, 12), channels_last=False)
+    with torch.no_grad():
+        assert torch.allclose(small.body(torch.from_numpy(images)), model.body(own.permute(0, 2, 3, 1)), atol=1e-5)
 
 
 class Dense(nn.Module):

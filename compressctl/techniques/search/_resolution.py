@@ -23,6 +23,9 @@ _STEP = 10
 
 _LEAST_PIXELS = 8
 
+_CHANNELS = (1, 3, 4)
+"""Of images; a last axis of so many, where the second is none, is theirs."""
+
 
 class ImageSizes:
     """Heights and widths of the network's one input of images, down to this share of them.
@@ -37,7 +40,9 @@ class ImageSizes:
             )
         self._network, self._inputs = model.body, example_inputs(model.signature)
         self._place, self.name = _images(model)
-        self._whole = (self._inputs[self._place].shape[2], self._inputs[self._place].shape[3])
+        shape = self._inputs[self._place].shape
+        self._channels_last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
+        self._whole = (shape[1], shape[2]) if self._channels_last else (shape[2], shape[3])
         shares = [share for share in range(_STEP, 100, _STEP) if share >= 100 * least - 1e-6]
         sizes = {share: (_near(self._whole[0], share), _near(self._whole[1], share)) for share in shares}
         self._sizes = {
@@ -65,7 +70,7 @@ class ImageSizes:
 
     def _smaller(self, size: tuple[int, int]) -> list[Tensor]:
         given = list(self._inputs)
-        given[self._place] = resized(given[self._place], size)
+        given[self._place] = resized(given[self._place], size, self._channels_last)
         return given
 
     def groups(self, _: Collection[str]) -> Iterator[Channels]:
@@ -86,7 +91,8 @@ class ImageSizes:
         return self.share(kept) < 100
 
     def around(self, network: nn.Module, kept: Mapping[str, int], _: Collection[str]) -> nn.Module:
-        return SmallerImages.around(network, size=self._sizes[self.share(kept)], place=self._place)
+        size = self._sizes[self.share(kept)]
+        return SmallerImages.around(network, size=size, place=self._place, channels_last=self._channels_last)
 
 
 def _images(model: TorchModel) -> tuple[int, str]:
@@ -98,9 +104,7 @@ def _images(model: TorchModel) -> tuple[int, str]:
         and all(isinstance(size, int) for size in spec.shape[1:]) and spec.fed_by is None
     ]  # fmt: skip
     if len(found) != 1:
-        what = (
-            "no input of images (n, channels, height, width) of one size" if not found else "several inputs of images"
-        )
+        what = "no input of images of one size" if not found else "several inputs of images"
         raise NothingToCompressError(f"the network has {what}", hint="leave out `min_resolution`")
     return found[0]
 
