@@ -117,12 +117,14 @@ def _ready_to_export(body: nn.Module) -> nn.Module:
 def _export(module: nn.Module, signature: Signature, opset: int) -> onnx.ModelProto:
     import torch
 
+    from compressctl.graph.recurrent_nodes import recurrent_as_nodes
+
     _require_onnxscript()
     # torch.export takes inner sizes of 0 and 1 as fixed too: a network that shortens what it is given says how much longer it has to be.
     longer = max((int(getattr(part, "traced_longer", 0)) for part in module.modules()), default=0)
     samples = zero_inputs(signature.inputs, _TRACED_SAMPLES, longer)
     try:
-        with quiet(prints=True):
+        with quiet(prints=True), recurrent_as_nodes():
             program = torch.onnx.export(
                 _flattened(module),
                 samples,
@@ -181,7 +183,8 @@ def _open_axes(signature: Signature) -> tuple[dict[int, Any], ...]:
 
 
 def _check_axes_are_free(proto: onnx.ModelProto, signature: Signature) -> None:
-    """Those that are get the signature's names."""
+    """Those that are get the signature's names. What an output alone calls open may be one size in truth."""
+    given = {size for spec in signature.inputs for size in spec.shape}
     specs = {spec.name: spec for spec in (*signature.inputs, *signature.outputs)}
     renamed: dict[str, str] = {}
     for value in (*proto.graph.input, *proto.graph.output):
@@ -192,12 +195,12 @@ def _check_axes_are_free(proto: onnx.ModelProto, signature: Signature) -> None:
                 hint="use x.shape[0] or flatten(1) in its forward instead of a number",
             )
         for dim, size in zip(dims[1:], specs[value.name].shape[1:], strict=False):
-            if isinstance(size, str) and not dim.dim_param:
+            if isinstance(size, str) and size in given and not dim.dim_param:
                 raise StageError(
                     f"the network computes with a length that is written into its code ({value.name} would be fixed to {dim.dim_value} as {size})",
                     hint="use the input's shape in its forward instead of a number",
                 )
-            if isinstance(size, str):
+            if isinstance(size, str) and dim.dim_param:
                 renamed[dim.dim_param] = size
     rename_axes(proto, renamed)
 
@@ -207,6 +210,8 @@ def _translated(error: Exception, signature: Signature) -> CompressctlError:
     refused = refused_in("the network cannot be exported", error)
     if refused is not None:
         return refused
+    if own := next((part for part in chain(error) if isinstance(part, CompressctlError)), None):
+        return own
     text = _chain(error)
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
     if operator:

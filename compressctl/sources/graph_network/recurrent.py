@@ -27,6 +27,8 @@ class Recurrent(nn.Module):
         self.layer = layer
 
     def forward(self, value: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        # A state for all samples, expanded, has not the layout of the states that follow it, which an exported loop asks for.
+        states = tuple(state.contiguous() for state in states)
         given: Any = None if not states else states if isinstance(self.layer, nn.LSTM) else states[0]
         every, last = self.layer(value, given)
         directions = 2 if self.layer.bidirectional else 1
