@@ -88,10 +88,16 @@ def sliced(given: Given, attributes: Attributes) -> Tensor:
     return value
 
 
+_BEYOND = 10**9
+"""What exporters of JAX write for the end of any axis; TensorFlow's write 2**31 - 1, torch's 2**63 - 1."""
+
+
 def _along(value: Tensor, start: int, end: int, axis: int, step: int) -> Tensor:
     place = (slice(None),) * axis
     if step > 0:
-        return value[(*place, slice(start, end, step))]
+        # An end that no axis reaches is none: as a number it would bound an open size.
+        last = None if isinstance(end, int) and end >= _BEYOND else end
+        return value[(*place, slice(start, last, step))]
     positions = (
         list(range(value.shape[axis]))[slice(start, end, step)]
         if end >= -value.shape[axis]

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+from compressctl.core.errors import StageError
 from compressctl.sources.graph_network import numbers
 from compressctl.sources.graph_network.operators import OPERATORS
 from compressctl.sources.graph_network.resize import as_resize
@@ -55,8 +57,15 @@ class GraphNetwork(nn.Module):
         return known | self.sizes | {name: self._stored(path) for name, path in self.constants.items()}
 
     def made(self, step: dict[str, Any], known: Mapping[str, Value]) -> list[Value]:
-        """What a step writes."""
-        return self._made(step, [known[name] if name else None for name in step["reads"]])
+        """What a step writes. Raises StageError for one that cannot be traced."""
+        given = [known[name] if name else None for name in step["reads"]]
+        try:
+            return self._made(step, given)
+        except GuardOnDataDependentSymNode as error:
+            raise StageError(
+                f"the network cannot be exported: {step['op']}, which writes {step['writes'][0]}, reads sizes that are computed as floats or from values",
+                hint="fix the open axes that they follow from (model.shapes), or leave `trainable` out: techniques for graphs take the file as it is",
+            ) from error
 
     def _made(self, step: dict[str, Any], given: list[Value]) -> list[Value]:
         op, attributes = step["op"], step["attributes"]

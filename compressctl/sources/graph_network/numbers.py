@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,97 +23,162 @@ GIVES_SEVERAL = frozenset({"Split", "TopK"})
 
 
 def as_tensor(value: Any, like: Sequence[Any] = ()) -> Tensor:
-    """int64, on the device of the first tensor in like."""
+    """int64, of floats float32, on the device of the first tensor in like."""
     if isinstance(value, Tensor):
         return value
     device = next((one.device for one in like if isinstance(one, Tensor)), None)
-    if isinstance(value, list):
-        if all(isinstance(one, int) for one in value):
-            return torch.tensor(value, dtype=torch.int64, device=device)
-        return torch.stack([torch.scalar_tensor(one, dtype=torch.int64, device=device) for one in value])
-    return torch.scalar_tensor(value, dtype=torch.int64, device=device)
+    kind = torch.float32 if any(isinstance(one, float) for one in as_list(value)) else torch.int64
+    if not isinstance(value, list):
+        return torch.scalar_tensor(value, dtype=kind, device=device)
+    if all(isinstance(one, int | float) for one in as_list(value)):
+        return torch.tensor(value, dtype=kind, device=device)
+    return torch.stack([as_tensor(one, like) for one in value])
 
 
 def as_list(value: Any) -> list[int]:
-    """Sizes, axes or indices as numbers."""
+    """Sizes, axes or indices as numbers, one behind the other."""
     if isinstance(value, Tensor):
         return [int(one) for one in value.reshape(-1).tolist()]
-    return list(value) if isinstance(value, list) else [value]
+    if not isinstance(value, list):
+        return [value]
+    return [one for part in value for one in as_list(part)] if value and isinstance(value[0], list) else list(value)
 
 
 def can_count(op: str, given: Sequence[Any], attributes: Mapping[str, Any]) -> bool:
-    """Whether everything is a whole number already, and stays one."""
-    if op not in _COUNTED or not given or (op == "Cast" and attributes["to"] not in _WHOLE):
+    """Whether everything is a number already, and what is made of it is numbers too: whole ones, and floats that are no open size's."""
+    if op not in COUNTED or not given:
         return False
-    return all(value is None or isinstance(value, list | int | torch.SymInt) for value in given)
+    if not all(value is None or isinstance(value, list | int | float | torch.SymInt) for value in given):
+        return False
+    if op == "ConstantOfShape":
+        return _is_short(given[0], attributes)
+    if op == "Cast" and attributes["to"] == _FLOAT:
+        return all(isinstance(one, int | float) for one in as_list(given[0]))
+    return op != "Cast" or attributes["to"] in _WHOLE
 
 
-_WHOLE = (6, 7, 9)
-"""int32, int64 and bool, as TensorProto.DataType counts."""
+_WHOLE, _FLOAT = (6, 7, 9), 1
+"""int32, int64 and bool, and float32, as TensorProto.DataType counts."""
+
+_MOST_FILLED = 64
+"""Entries that ConstantOfShape makes at most as numbers: more are a tensor."""
+
+
+def _is_short(sizes: Any, attributes: Mapping[str, Any]) -> bool:
+    """Whether ConstantOfShape makes a few whole numbers of these sizes."""
+    known = isinstance(sizes, list) and all(isinstance(size, int) and size >= 0 for size in sizes)
+    return known and math.prod(sizes) <= _MOST_FILLED and "value" in attributes and attributes["value"][1] in _WHOLE
 
 
 def counted(op: str, given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    return _COUNTED[op](given, attributes)
+    """What the operator makes of numbers: lists in lists where it has several axes. Arithmetic is Python's, so that an open size stays open."""
+    arrays = [None if value is None else _array(value) for value in given]
+    return COUNTED[op](arrays, attributes).tolist()
 
 
-def _each(of: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], Any]:
-    """Element by element, a single number with every other."""
-
-    def made(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-        first, second = given
-        if not isinstance(first, list) and not isinstance(second, list):
-            return of(first, second)
-        firsts, seconds = as_list(first), as_list(second)
-        length = max(len(firsts), len(seconds))
-        pairs = zip(
-            firsts * (length if len(firsts) == 1 else 1), seconds * (length if len(seconds) == 1 else 1), strict=True
-        )
-        return [of(one, other) for one, other in pairs]
-
-    return made
+def _array(value: Any) -> np.ndarray:
+    return np.array(value, dtype=object)
 
 
-def _gathered(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
+def _each(of: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], np.ndarray]:
+    """Element by element, of two inputs or, where the operator takes more, one after the other; floats in single precision, as graphs compute them."""
+
+    def single(one: Any, other: Any) -> Any:
+        found = of(one, other)
+        return float(np.float32(found)) if isinstance(found, float) else found
+
+    run = np.frompyfunc(single, 2, 1)
+    return lambda given, attributes: _array(reduce(run, given))
+
+
+def _alone(of: Callable[[Any], Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], np.ndarray]:
+    run = np.frompyfunc(of, 1, 1)
+    return lambda given, attributes: _array(run(given[0]))
+
+
+def _rounded(towards: Callable[[float], int]) -> Callable[[Sequence[Any], Mapping[str, Any]], np.ndarray]:
+    """Of floats, which stay floats."""
+    return _alone(lambda one: float(towards(one)))
+
+
+def _cast(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    single = _alone(lambda one: float(np.float32(one)))
+    whole = _alone(lambda one: int(one) if isinstance(one, float) else one)
+    return (single if attributes["to"] == _FLOAT else whole)(given, attributes)
+
+
+def _quotient(one: Any, other: Any) -> Any:
+    """Of floats exactly; towards zero, as ONNX divides whole numbers; of open sizes, which are none below 0, downwards."""
+    if isinstance(one, float) or isinstance(other, float):
+        return one / other
+    if isinstance(one, int) and isinstance(other, int) and (one < 0) != (other < 0):
+        return -(-one // other)
+    return one // other
+
+
+def _gathered(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
     data, indices = given
-    return [data[one] for one in indices] if isinstance(indices, list) else data[indices]
+    return _array(np.take(data, indices.astype(np.int64), attributes.get("axis", 0)))
 
 
-def _sliced(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    data, start, end, *rest = given
-    step = as_list(rest[1])[0] if len(rest) > 1 and rest[1] is not None else 1
-    return data[slice(as_list(start)[0], as_list(end)[0], step)]
+def _sliced(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    if "starts" in attributes:
+        starts, ends, axes, steps = attributes["starts"], attributes["ends"], attributes.get("axes"), None
+    else:
+        starts, ends, axes, steps = (None if one is None else one.tolist() for one in (*given[1:], None, None)[:4])
+    found: np.ndarray = given[0]
+    axes, steps = axes or range(len(starts)), steps or [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        found = found[(slice(None),) * (axis % found.ndim) + (slice(start, end, step),)]
+    return found
 
 
-def _joined(given: Sequence[Any], attributes: Mapping[str, Any]) -> list[Any]:
-    return [one for part in given for one in as_list(part)]
+def _joined(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    return np.concatenate(given, attributes["axis"])
 
 
-def _first(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    """Of one entry the number, as Squeeze gives it."""
-    return given[0][0] if isinstance(given[0], list) and len(given[0]) == 1 else given[0]
+def _axes(given: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
+    if len(given) > 1 and given[1] is not None:
+        return tuple(given[1].reshape(-1).tolist())
+    return tuple(attributes["axes"]) if "axes" in attributes else None
 
 
-def _cast(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    return given[0]
+def _squeezed(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    value: np.ndarray = given[0]
+    return value.squeeze(_axes(given, attributes))
 
 
-def _reshaped(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    return as_list(given[0]) if as_list(given[1]) else _first(given, attributes)
+def _unsqueezed(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    return np.expand_dims(given[0], _axes(given, attributes) or ())
 
 
-def _chosen(given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    conditions, first, second = (as_list(part) for part in given)
-    length = max(map(len, (conditions, first, second)))
-    conditions, first, second = (part * (length if len(part) == 1 else 1) for part in (conditions, first, second))
-    found = [one if condition else other for condition, one, other in zip(conditions, first, second, strict=True)]
-    return found if any(isinstance(part, list) for part in given) else found[0]
+def _reshaped(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    value: np.ndarray = given[0]
+    sizes = given[1].tolist()
+    if not attributes.get("allowzero"):
+        sizes = [value.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    return value.reshape(sizes)
 
 
-_COUNTED: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Any]] = {
+def _chosen(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    return _array(np.frompyfunc(lambda condition, one, other: one if condition else other, 3, 1)(*given))
+
+
+def _product(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    axes = _axes(given, attributes) or (() if attributes.get("noop_with_empty_axes") else None)
+    keeps: Any = bool(attributes.get("keepdims", 1))
+    return _array(np.multiply.reduce(given[0], axes, keepdims=keeps))
+
+
+def _filled(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    return np.full(tuple(given[0].tolist()), int(attributes["value"][0]), object)
+
+
+COUNTED: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], np.ndarray]] = {
     "Add": _each(lambda one, other: one + other),
     "Sub": _each(lambda one, other: one - other),
     "Mul": _each(lambda one, other: one * other),
-    "Div": _each(lambda one, other: one // other),
+    "Div": _each(_quotient),
     "Mod": _each(lambda one, other: one % other),
     "Min": _each(min),
     "Max": _each(max),
@@ -119,12 +186,17 @@ _COUNTED: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Any]] = {
     "Gather": _gathered,
     "Slice": _sliced,
     "Concat": _joined,
-    "Unsqueeze": lambda given, attributes: as_list(given[0]),
-    "Squeeze": _first,
+    "Unsqueeze": _unsqueezed,
+    "Squeeze": _squeezed,
     "Reshape": _reshaped,
+    "Transpose": lambda given, attributes: np.transpose(given[0], attributes.get("perm")),
     "Cast": _cast,
-    "Identity": _cast,
+    "Ceil": _rounded(math.ceil),
+    "Floor": _rounded(math.floor),
+    "Identity": lambda given, attributes: given[0],
     "Where": _chosen,
-    "ReduceProd": lambda given, attributes: math.prod(as_list(given[0])),
-    "Neg": lambda given, attributes: [-one for one in given[0]] if isinstance(given[0], list) else -given[0],
+    "ReduceProd": _product,
+    "Neg": _alone(lambda one: -one),
+    "ConstantOfShape": _filled,
 }
+"""What is counted: operators on whole numbers, and on floats that become some again."""

@@ -18,6 +18,7 @@ from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import to_array
 from compressctl.sources.graph_network.layers import Layer, Stored, layer_of
 from compressctl.sources.graph_network.network import AS_THEMSELVES, LAYER, GraphNetwork
+from compressctl.sources.graph_network.numbers import COUNTED
 from compressctl.sources.graph_network.operators import OPERATORS
 from compressctl.sources.graph_network.words import CANNOT, HINT
 
@@ -29,6 +30,8 @@ AS_LAYERS = ("ConvTranspose", "LSTM", "GRU")
 
 _MASKS_FROM = 1e4
 """What a stored number that no training should move is as large as: the score of what attention must not see."""
+
+_SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,)}
 
 _VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity")
 
@@ -176,7 +179,7 @@ class _Reader:
     def _place_constants(self) -> None:
         """What is left of the constants: numbers, parameters of sums and products, buffers."""
         read = {name: step for step in self._made.steps for name in step["reads"]}
-        scales = _scales(self._made.steps)
+        settings = _settings(self._made.steps) | _counted_with(self._made.steps, self._constants)
         holder = nn.Module()
         self._made.add_module("constants_of_graph", holder)
         wanted = [*read, *self._made.outputs]
@@ -187,8 +190,8 @@ class _Reader:
             if values.dtype in (np.int64, np.int32) and values.ndim <= 1 and values.size <= _MOST_SIZES:
                 self._made.sizes[name] = values.tolist()
                 continue
-            if name in scales:
-                self._made.sizes[name] = values.reshape(-1).tolist()
+            if name in settings:
+                self._made.sizes[name] = values.tolist()
                 continue
             own = _name_of(name, {*holder._parameters, *holder._buffers})
             tensor = torch.from_numpy(np.array(values))
@@ -237,14 +240,28 @@ def _is_bias(values: np.ndarray, module: nn.Linear | nn.modules.conv._ConvNd) ->
     )
 
 
-def _scales(steps: Iterable[Mapping[str, Any]]) -> set[str]:
-    """What nothing but Resize reads, behind the values: numbers that decide sizes."""
+def _settings(steps: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What nothing reads but Resize, behind the values, and Pad, to fill with: numbers that say how."""
     reads = [
-        (name, step["op"] in ("Resize", "Upsample") and place > 0)
-        for step in steps
-        for place, name in enumerate(step["reads"])
+        (name, place in _SETTINGS.get(step["op"], ())) for step in steps for place, name in enumerate(step["reads"])
     ]
-    return {name for name, is_scale in reads if is_scale} - {name for name, is_scale in reads if not is_scale}
+    return {name for name, is_setting in reads if is_setting} - {name for name, is_setting in reads if not is_setting}
+
+
+def _counted_with(steps: Iterable[Mapping[str, Any]], constants: Mapping[str, np.ndarray]) -> set[str]:
+    """Floats that nothing but arithmetic on sizes reads, as where a size is divided by a stride and rounded up."""
+    small = {name for name, values in constants.items() if values.ndim <= 1 and values.size <= _MOST_SIZES}
+    floats = {name for name in small if constants[name].dtype == np.float32}
+    sizes: set[str] = set()
+    others: set[str] = set()
+    for step in steps:
+        reads = {name for name in step["reads"] if name}
+        is_counted = step["op"] in COUNTED and bool(reads & sizes) and reads <= sizes | small
+        if step["op"] in ("Shape", "Size") or is_counted:
+            sizes.update(step["writes"])
+        if not is_counted:
+            others |= reads
+    return floats - others
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

@@ -93,9 +93,24 @@ def proven(graph: OnnxModel, network: TorchModel, inputs: Mapping[str, np.ndarra
 
 
 def _in_single(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Canonical, in float32 inside."""
+    """A canonical graph in float32 inside, whose small constants are stored and not computed."""
     from compressctl.graph.canonical import canonical
     from compressctl.graph.float16 import to_single
 
     single = to_single(model)
-    return model if single is model else canonical(single)
+    return _with_stored_constants(model if single is model else canonical(single))
+
+
+def _with_stored_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What exporters compute from constants alone, such as the borders of a Pad, as constants: sizes must be numbers before anything is traced. The model itself where nothing is."""
+    from compressctl.graph.fold_shapes import fold_shapes
+    from compressctl.graph.shapes import LARGEST_READ, shapes
+    from compressctl.graph.tensors import copy_of
+
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if all(name in stored for name in node.input if name):
+            stored.update(node.output)
+    known = {name: shape for name, shape in shapes(model).items() if name in stored}
+    made = copy_of(model)
+    return made if fold_shapes(made, known, LARGEST_READ) else model

@@ -26,7 +26,8 @@ def pad(given: Given, attributes: Attributes) -> Tensor:
 
 def padded(value: Tensor, around: Sequence[tuple[int, int]], mode: str = "constant", fill: float = 0.0) -> Tensor:
     """around: what comes before and after, by axis; less than nothing cuts off."""
-    first = next((axis for axis, pair in enumerate(around) if any(pair)), value.ndim)
+    # Whether an open size is 0 is not asked: that would fix it.
+    first = next((axis for axis, pair in enumerate(around) if not all(_is_nothing(size) for size in pair)), value.ndim)
     if first == value.ndim:
         return value
     if mode != "constant":
@@ -35,6 +36,10 @@ def padded(value: Tensor, around: Sequence[tuple[int, int]], mode: str = "consta
     if mode == "constant":
         return functional.pad(value, flat, value=fill)
     return functional.pad(value, flat, mode={"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[mode])
+
+
+def _is_nothing(size: int) -> bool:
+    return isinstance(size, int) and size == 0
 
 
 def pooled(given: Given, attributes: Attributes, *, takes_most: bool) -> Tensor:
