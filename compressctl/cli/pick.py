@@ -42,6 +42,13 @@ def pick(
     stage: Annotated[
         str | None, typer.Option(help="Which search, by its id, where the recipe has several.", show_default=False)
     ] = None,
+    nested: Annotated[
+        bool,
+        typer.Option(
+            "--nested",
+            help="Search inside the network that the run found and trained, which the new one then begins as; shares stay those of the whole network.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(help="Folder for the new run. [default: runs/<name>/<time>-<hash>]", show_default=False),
@@ -50,13 +57,15 @@ def pick(
 ) -> None:
     """Run a run's recipe again with other limits for its stage `search.architecture`.
 
-    Stages before the search come from the cache: a supernet is trained once and serves every budget.
+    Stages before the search come from the cache: a supernet is trained once and serves every budget. With --nested, so does the search itself: a family,
+    each of whose networks goes on from the trained weights of the next larger one.
 
     \b
     Examples:
       compressctl pick runs/searched/20261126-131803-bce8143f --macs 0.35
       compressctl pick runs/searched/20261126-131803-bce8143f --latency 0.4ms --output fast
       compressctl pick runs/searched/20261126-131803-bce8143f --latency onnxruntime=0.6 --latency openvino=0.7 --memory 0.5
+      compressctl pick half --macs 0.35 --nested --output third
     """
     from compressctl.cli.apply import LogFormat, run_and_show
     from compressctl.pipeline.plan import make_plan
@@ -66,7 +75,8 @@ def pick(
     shares = {"macs": macs, "parameters": parameters, "memory": memory, "energy": energy}
     limits = _limits({name: share for name, share in shares.items() if share is not None}, latency or [])
     lock = run if run.name == "recipe.lock.yaml" else run / "recipe.lock.yaml"
-    recipe, _ = load_lock(lock, lambda content: _limited(content, limits, stage, lock))
+    taken = _taken(lock.parent) if nested else None
+    recipe, _ = load_lock(lock, lambda content: _limited(content, limits, stage, lock, taken))
     cache = stage_cache()
     plan, format_ = make_plan(recipe, cache), LogFormat.RICH if sys.stdout.isatty() else LogFormat.PLAIN
     report = run_and_show(recipe, plan, output, cache, format_, measure, None, False, None, None)
@@ -102,14 +112,40 @@ def _limits(shares: dict[str, float], latencies: list[str]) -> dict[str, Any]:
     return {**shares, **found}
 
 
-def _limited(content: dict[str, Any], limits: dict[str, Any], stage: str | None, lock: Path) -> dict[str, Any]:
-    """The recipe with these limits alone for its search. Raises UsageError where it has none, or several."""
+Taken = dict[str, dict[str, float]]
+"""What the network takes that a search found, as shares of what the whole one takes, by the search's id and the limit's name."""
+
+
+def _taken(run: Path) -> Taken:
+    """As the run's report has it. Raises UsageError for a folder without one."""
+    from compressctl.report.read import read_report
+
+    found: Taken = {}
+    so_far: dict[str, float] = {}
+    for one in read_report(run).stages:
+        if one.use == _USE and "macs" in one.facts:
+            facts = one.facts
+            shares = {name: facts[name]["after"] / facts[name]["before"] for name in ("macs", "parameters")}
+            shares |= facts.get("reached", {})
+            # Limits on what only this search measured are no shares of the whole where another search stands before it.
+            known = so_far.keys() & shares.keys() if found else shares.keys()
+            so_far = {name: shares[name] * so_far.get(name, 1.0) for name in known}
+            found[one.id] = so_far
+    return found
+
+
+def _limited(
+    content: dict[str, Any], limits: dict[str, Any], stage: str | None, lock: Path, taken: Taken | None
+) -> dict[str, Any]:
+    """The recipe with these limits alone for its search, or, where taken is given, with another search behind it. Raises UsageError where it has none, or several."""
     from compressctl.core.errors import UsageError
 
     stages = content.get("stages") or []
     found = [
         one for one in stages if isinstance(one, dict) and one.get("use") == _USE and stage in (None, one.get("id"))
     ]
+    if found and taken is not None and stage is None:
+        found = found[-1:]
     if len(found) != 1:
         named = ", ".join(str(one.get("id")) for one in found)
         what = (
@@ -121,5 +157,46 @@ def _limited(content: dict[str, Any], limits: dict[str, Any], stage: str | None,
             f"{lock}: its recipe {what}",
             hint="name one with --stage" if found else "pick chooses among the networks of such a stage",
         )
-    changed = {**found[0], "at_most": limits, "architecture": None}
-    return {**content, "stages": [changed if one is found[0] else one for one in stages]}
+    (old,) = found
+    if taken is None:
+        new = [{**old, "at_most": limits, "architecture": None}]
+    elif old.get("id") not in taken:
+        raise UsageError(
+            f"{lock.parent}: its search did not end, so that there is no network to begin with",
+            hint="leave --nested out",
+        )
+    else:
+        inside = _inside(limits, taken[old["id"]], lock)
+        new = [old, {**old, "id": _free(old["id"], stages), "at_most": inside, "architecture": None}]
+    return {**content, "stages": [part for one in stages for part in (new if one is old else [one])]}
+
+
+def _inside(limits: dict[str, Any], taken: dict[str, float], lock: Path) -> dict[str, Any]:
+    """Limits as shares of what the found network takes; milliseconds are what they are. Raises UsageError for shares that say nothing of it."""
+    return {
+        name: limit if name == "latency_ms" else {where: _share(f"{name}.{where}", part, taken, lock) for where, part in limit.items()}
+        if isinstance(limit, dict) else _share(name, limit, taken, lock)
+        for name, limit in limits.items()
+    }  # fmt: skip
+
+
+def _share(name: str, asked: float, taken: dict[str, float], lock: Path) -> float:
+    from compressctl.core.errors import UsageError
+
+    if name not in taken:
+        raise UsageError(
+            f"{lock.parent}: it is not known which share of {name} its network takes",
+            hint="its search had no such limit: give macs or parameters, or --latency in ms, or leave --nested out",
+        )
+    if asked >= taken[name]:
+        raise UsageError(
+            f"{lock.parent}: its network takes {taken[name]:.1%} of {name}, and {asked:.1%} was asked for",
+            hint="ask for less of it, or leave --nested out",
+        )
+    return round(asked / taken[name], 6)
+
+
+def _free(name: str, stages: list[Any]) -> str:
+    taken = {one.get("id") for one in stages if isinstance(one, dict)}
+    stem = name.rstrip("0123456789").rstrip("-") or name
+    return next(made for number in range(2, len(taken) + 3) if (made := f"{stem}-{number}") not in taken)

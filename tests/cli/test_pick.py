@@ -44,6 +44,30 @@ def test_another_budget_takes_the_supernet_from_the_cache(shell: Shell) -> None:
     assert facts["macs"]["after"] <= 0.25 * facts["macs"]["before"]
 
 
+def test_a_nested_network_begins_as_the_one_that_was_found(shell: Shell) -> None:
+    (shell.folder / "searched.yaml").write_text(RECIPE)
+    assert shell.run("apply", "searched.yaml", "--output", "half", "--measure", "untimed").code == 0
+    done = shell.run("pick", "half", "--macs", "0.3", "--nested", "--output", "third", "--measure", "untimed")
+    assert done.code == 0, done.err
+    done = shell.run("pick", "third", "--macs", "0.2", "--nested", "--output", "fifth", "--measure", "untimed")
+    assert done.code == 0, done.err
+    stages = json.loads((shell.folder / "fifth" / "report.json").read_text())["stages"]
+    assert [(stage["id"], stage["cached"]) for stage in stages][:4] == [
+        ("supernet", True), ("half", True), ("half-2", True), ("half-3", False),
+    ]  # fmt: skip
+    macs = [stage["facts"]["macs"] for stage in stages[1:4]]
+    assert [macs[1]["before"], macs[2]["before"]] == [macs[0]["after"], macs[1]["after"]]
+    assert macs[1]["after"] <= 0.3 * macs[0]["before"]
+    assert macs[2]["after"] <= 0.2 * macs[0]["before"]
+    for arguments, words in (
+        (["--macs", "0.6"], "its network takes"),
+        (["--latency", "0.2"], "not known which share of latency"),
+        (["--latency", "openvino=0.2"], "not known which share of latency.openvino"),
+    ):
+        done = shell.run("pick", "half", *arguments, "--nested")
+        assert (done.code, words in done.err) == (2, True), done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -53,6 +77,8 @@ def test_another_budget_takes_the_supernet_from_the_cache(shell: Shell) -> None:
         (["plain", "--latency", "openvino=fast"], "neither a share nor milliseconds"),
         (["plain", "--latency", "0.5", "--latency", "openvino=0.5"], "with and without a runtime"),
         (["nowhere", "--macs", "0.5"], "cannot be read"),
+        (["nowhere", "--macs", "0.5", "--nested"], "nowhere"),
+        (["plain", "--macs", "0.5", "--nested"], "its recipe has no stage search.architecture"),
     ],
 )
 def test_what_cannot_be_picked_is_said(shell: Shell, arguments: list[str], words: str) -> None:
