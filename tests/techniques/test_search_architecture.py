@@ -19,6 +19,7 @@ from compressctl.core.technique import RunContext, StageResult
 from compressctl.graph.lower import lower, parity
 from compressctl.layers.channels.dependency_groups import example_inputs
 from compressctl.layers.live_values import live_values
+from compressctl.sources.modules.fewer_tokens import FewerTokens
 from compressctl.sources.networks import digits_depthwise, digits_resnet
 from compressctl.techniques.search import architecture, supernet
 from compressctl.techniques.search._evolution import Sensitivity, by_threshold, evolved, fitted, measured
@@ -492,13 +493,58 @@ def test_a_searched_transformer_is_pinned_and_its_file_computes_the_same(name: s
     assert parity(found.model, lower(found.model), {"input": inputs[0].numpy()})["output"] < 1e-4
 
 
-def test_tokens_that_go_already_are_not_searched_again(tmp_path: Path) -> None:
+def method_of(space: Space) -> Any:
+    """How its tokens go."""
+    if "tokens" not in space.by_kind():
+        return "all"
+    smallest = space.cut(space.whole.with_width("tokens behind blocks.0", 60)).body
+    assert isinstance(smallest, FewerTokens)
+    return smallest.method
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_subnetwork_has_subnetworks_of_its_own(space: Space, seed: int) -> None:
+    """Tokens that go already may become fewer still; names stay those of the first network."""
+    from compressctl.techniques.prune._costs import cost, layers
+
+    generator = np.random.default_rng(seed)
+    found = space.cut(replace(space.random(generator), widths=space.uniform(0.8).widths))
+    params = SupernetParams(tokens=method_of(space), blocks=1)
+    nested = Space(found, params, on_digits(Path()), is_sorted=True, nested=True)
+    inputs = example_inputs(space.model.signature)
+    with torch.no_grad():
+        assert torch.equal(nested.entire.body.eval()(*inputs), found.body.eval()(*inputs))
+    for one in (nested.whole, nested.random(generator)):
+        measured = layers(nested.cut(one).body.eval(), inputs)
+        assert nested.macs(one) == cost("macs", measured, (), {})
+        assert nested.named(Architecture.model_validate(nested.spelled(one))) == one
+
+
+def test_tokens_that_go_already_become_fewer_still_but_train_no_supernet(tmp_path: Path) -> None:
     model = made("transformer")
-    params = ArchitectureParams.model_validate({"at_most": {"macs": 0.4}, "tokens": "prune", "samples": 64})
-    found = run_stage(architecture.apply, model, params, tmp_path)
-    assert isinstance(found.model, TorchModel)
+    of = {"tokens": "prune", "samples": 64, "blocks": 0, "min_keep": 0.75}
+    once = run_stage(
+        architecture.apply, model, ArchitectureParams.model_validate({"at_most": {"macs": 0.85}, **of}), tmp_path
+    )
+    assert isinstance(once.model, TorchModel)
+    twice = run_stage(
+        architecture.apply, once.model, ArchitectureParams.model_validate({"at_most": {"macs": 0.8}, **of}), tmp_path
+    )
+    assert isinstance(twice.model, TorchModel)
+    assert twice.facts["macs"]["before"] == once.facts["macs"]["after"]
+    assert twice.facts["macs"]["after"] <= 0.8 * twice.facts["macs"]["before"]
+    tokens = twice.facts["architecture"].get("tokens", {})
+    assert all(share < once.facts["architecture"]["tokens"].get(block, 100) for block, share in tokens.items())
+    assert sum(isinstance(module, FewerTokens) for module in twice.model.body.modules()) == 1
+    inputs = example_inputs(IMAGE, 5)
+    assert parity(twice.model, lower(twice.model), {"input": inputs[0].numpy()})["output"] < 1e-4
     with pytest.raises(NothingToCompressError, match="see fewer tokens already"):
-        run_stage(architecture.apply, found.model, params, tmp_path)
+        run_stage(supernet.apply, once.model, SupernetParams(tokens="prune"), tmp_path)
+    with pytest.raises(NothingToCompressError, match="see fewer tokens already"):
+        run_stage(
+            architecture.apply, once.model, ArchitectureParams.model_validate({"at_most": {"macs": 0.8}, **of, "tokens": "merge"}), tmp_path
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,22 @@ def test_a_search_finds_them_where_they_lose_least(tmp_path: Path) -> None:
     assert again.model.body.size == result.model.body.size  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("share", [50, 70, 90])
+def test_smaller_images_become_smaller_still(space: Space, share: int, tmp_path: Path) -> None:
+    """In one step, and by their share of the whole image."""
+    found = space.cut(space.whole.with_width("resolution of image", share))
+    nested = Space(found, SpaceParams(min_resolution=0.5, blocks=1), context(tmp_path), is_sorted=True, nested=True)
+    inputs = example_inputs(space.model.signature)
+    with torch.no_grad():
+        assert torch.equal(nested.entire.body.eval()(*inputs), found.body.eval()(*inputs))
+    fewer = [one for one in (50, 60, 70, 80) if one < share]
+    assert nested.by_kind().get("resolution", {"image": [share]})["image"] == [*fewer, share]
+    for one in (nested.whole, nested.random(np.random.default_rng(share))):
+        cut = nested.cut(one).body.eval()
+        assert nested.macs(one) == cost("macs", layers(cut, inputs), (), {})
+        assert sum(isinstance(module, SmallerImages) for module in cut.modules()) == 1
+
+
 def test_images_may_have_their_channels_last(tmp_path: Path) -> None:
     class Turned(nn.Module):
         def __init__(self) -> None:

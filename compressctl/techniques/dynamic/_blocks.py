@@ -14,6 +14,7 @@ from compressctl.core.model import Signature, TorchModel
 from compressctl.graph.torch_outputs import named_outputs
 from compressctl.layers.calls import calls_of
 from compressctl.layers.channels.dependency_groups import example_inputs
+from compressctl.sources.modules.pass_through import PassThrough
 from compressctl.techniques.prune.heads import APART, FUSED
 
 
@@ -62,8 +63,9 @@ _FEWEST = 2
 
 
 def _row(network: nn.Module, name: str, seen: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """The children of one list, where they are blocks."""
-    children = list(network.get_submodule(name).named_children())
+    """The children of one list, where they are blocks, without those in whose place an earlier stage put nothing."""
+    every = network.get_submodule(name).named_children()
+    children = [(child, module) for child, module in every if not isinstance(module, nn.Identity | PassThrough)]
     names = tuple(f"{name}.{child}" if name else child for child, _ in children)
     kinds = {type(module) for _, module in children}
     shapes = {seen.get(one) for one in names}

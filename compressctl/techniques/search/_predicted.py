@@ -80,7 +80,7 @@ class Predicted:
         return max(self.whole - saved, _LEAST * self.whole) * share * self._factor
 
     def measure(self, subnetwork: Subnetwork) -> float:
-        before, after = self._meter([self._space.model, self._space.cut(subnetwork)])
+        before, after = self._meter([self._space.entire, self._space.cut(subnetwork)])
         self._factor *= after / before * self.whole / self(subnetwork)
         return after / before
 
@@ -97,7 +97,7 @@ def predicted(space: Space, name: str, meter: Meter, run: RunContext) -> Predict
         widths = space.groups[alike[0]].widths
         some = evenly(widths, _TOGETHER)
         cuts = [_narrowed(space, alike, width) for width in some]
-        whole, *others = meter([space.model, *(space.cut(cut) for cut in cuts)])
+        whole, *others = meter([space.entire, *(space.cut(cut) for cut in cuts)])
         for name in alike:
             own = dict(zip(some, ((whole - other) / len(alike) for other in others), strict=True))
             saved[name] |= _between(own, space.groups[name].widths, space.groups[name].whole)
@@ -105,7 +105,7 @@ def predicted(space: Space, name: str, meter: Meter, run: RunContext) -> Predict
     for start in range(0, len(space.blocks) if space.most_gone else 0, _TOGETHER):
         some_blocks = space.blocks[start : start + _TOGETHER]
         cuts = [replace(space.whole, gone=(name,)) for name in some_blocks]
-        whole, *others = meter([space.model, *(space.cut(cut) for cut in cuts)])
+        whole, *others = meter([space.entire, *(space.cut(cut) for cut in cuts)])
         blocks |= {name: max(whole - other, 0.0) for name, other in zip(some_blocks, others, strict=True)}
     return Predicted(space, meter, whole, saved, blocks)
 

@@ -28,12 +28,12 @@ _CHANNELS = (1, 3, 4)
 
 
 class ImageSizes:
-    """Heights and widths of the network's one input of images, down to this share of them.
+    """Heights and widths of the network's one input of images, down to this share of them. now: what the network stands in already, as an earlier search left it.
 
     Raises NothingToCompressError where there is no such input, or where the outputs' shapes follow its size, so that another task reads them.
     """
 
-    def __init__(self, model: TorchModel, least: float) -> None:
+    def __init__(self, model: TorchModel, least: float, now: SmallerImages | None = None) -> None:
         if isinstance(model.body, SmallerImages):
             raise NothingToCompressError(
                 "the network sees smaller images already", hint="leave out `min_resolution`, or the stage before"
@@ -43,13 +43,17 @@ class ImageSizes:
         shape = self._inputs[self._place].shape
         self._channels_last = shape[3] in _CHANNELS and shape[1] not in _CHANNELS
         self._whole = (shape[1], shape[2]) if self._channels_last else (shape[2], shape[3])
-        shares = [share for share in range(_STEP, 100, _STEP) if share >= 100 * least - 1e-6]
+        self._now = 100 if now is None else round(100 * now.size[0] / self._whole[0])
+        shares = [share for share in range(_STEP, self._now, _STEP) if share >= 100 * least - 1e-6]
         sizes = {share: (_near(self._whole[0], share), _near(self._whole[1], share)) for share in shares}
         self._sizes = {
             share: size
             for share, size in sizes.items()
             if min(size) >= _LEAST_PIXELS and size != self._whole and self._gives_the_same(size)
         }
+        self._fewer = tuple(sorted(self._sizes))
+        if now is not None:
+            self._sizes[self._now] = now.size
         if not self._sizes:
             raise NothingToCompressError(
                 "the network has no use for smaller images: it fails on them, or its outputs' shapes follow the images'",
@@ -74,9 +78,10 @@ class ImageSizes:
         return given
 
     def groups(self, _: Collection[str]) -> Iterator[Channels]:
-        """The one input as a group of 100 per cent."""
+        """The one input as a group of 100 per cent, or of what is left of them."""
         name = RESOLUTION + self.name
-        yield Channels(name, (), 100, tuple(sorted(self._sizes)), name, None)
+        if self._fewer:
+            yield Channels(name, (), self._now, self._fewer, name, None)
 
     @cached_property
     def inputs(self) -> Mapping[int, Sequence[Tensor]]:
@@ -85,7 +90,7 @@ class ImageSizes:
 
     def share(self, kept: Mapping[str, int]) -> int:
         """Per cent of height and width."""
-        return kept.get(RESOLUTION + self.name, 100)
+        return kept.get(RESOLUTION + self.name, self._now)
 
     def go(self, kept: Mapping[str, int], _: Collection[str]) -> bool:
         return self.share(kept) < 100

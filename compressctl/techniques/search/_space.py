@@ -13,6 +13,8 @@ from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
 from compressctl.core.technique import RunContext
 from compressctl.layers.channels.dependency_groups import example_inputs, samples_in
+from compressctl.sources.modules.fewer_tokens import FewerTokens
+from compressctl.sources.modules.smaller_images import SmallerImages
 from compressctl.sources.modules.split_attention import split
 from compressctl.techniques.prune import _costs as costs
 from compressctl.techniques.prune.narrower import Channels, Narrower
@@ -41,15 +43,19 @@ class Subnetwork:
 
 
 class Space:
-    """is_sorted: a supernet was trained, whose channels stand in the order in which they stay."""
+    """is_sorted: a supernet was trained, whose channels stand in the order in which they stay. nested: the network may be what an earlier search found, standing in what makes
+    its tokens fewer and its images smaller; more of these may go."""
 
-    def __init__(self, model: TorchModel, params: SpaceParams, run: RunContext, *, is_sorted: bool) -> None:
+    def __init__(
+        self, model: TorchModel, params: SpaceParams, run: RunContext, *, is_sorted: bool, nested: bool = False
+    ) -> None:
+        model, images, tokens = _taken_out(model, params) if nested else (model, None, None)
         cut = ChannelsParams(min_keep=params.min_keep, round_to=params.round_to, scope="local")
         self.model = model = replace(model, body=split(model.body))
         self._known: dict[tuple[str, tuple[tuple[str, int], ...]], tuple[int, int]] = {}
         self.narrower = Narrower(model, run, cut, is_sorted=is_sorted, heads=True)
-        self._tokens = TokenPlaces(model, params.tokens) if params.tokens != "all" else None
-        self._images = ImageSizes(model, params.min_resolution) if params.min_resolution < 1 else None
+        self._tokens = TokenPlaces(model, params.tokens, tokens) if params.tokens != "all" else None
+        self._images = ImageSizes(model, params.min_resolution, images) if params.min_resolution < 1 else None
         self._around = [each for each in (self._tokens, self._images) if each is not None]
         others = [group for each in self._around for group in each.groups(self.narrower.blocks)]
         self.groups: dict[str, Channels] = {group.name: group for group in (*self.narrower.groups, *others)}
@@ -64,6 +70,11 @@ class Space:
     @cached_property
     def whole(self) -> Subnetwork:
         return Subnetwork(tuple((name, group.whole) for name, group in self.groups.items()))
+
+    @cached_property
+    def entire(self) -> TorchModel:
+        """The network that was given."""
+        return self.cut(self.whole) if self._used_around(self.whole) else self.model
 
     def widths(self, group: str) -> tuple[int, ...]:
         """Ascending, the whole one last."""
@@ -234,6 +245,22 @@ class Space:
             if names := self._names(kind):
                 found[kind] = {said: list(self.widths(name)) for name, said in names.items()}
         return found
+
+
+def _taken_out(model: TorchModel, params: SpaceParams) -> tuple[TorchModel, SmallerImages | None, FewerTokens | None]:
+    """The network itself, and what it stood in, as far as the space has such."""
+    body = model.body
+    images: SmallerImages | None = None
+    tokens: FewerTokens | None = None
+    if params.min_resolution < 1 and isinstance(body, SmallerImages):
+        images = body
+        body = images.network
+    if params.tokens != "all" and isinstance(body, FewerTokens) and body.method == params.tokens:
+        tokens = body
+        body = tokens.network
+    prefix = "network." * sum(each is not None for each in (images, tokens))
+    sparse = tuple(name.removeprefix(prefix) for name in model.sparse)
+    return replace(model, body=body, sparse=sparse), images, tokens
 
 
 def kind_of(group: Channels) -> WidthKind:

@@ -21,23 +21,28 @@ _SHARES = (60, 70, 80, 90)
 
 
 class TokenPlaces:
-    """Behind a quarter, a half and three quarters of the blocks. Raises NothingToCompressError for a network without blocks of tokens, and for one whose tokens go already."""
+    """Behind a quarter, a half and three quarters of the blocks. now: what the network stands in already, as an earlier search left it; more tokens may go there.
 
-    def __init__(self, model: TorchModel, method: Literal["prune", "merge"]) -> None:
+    Raises NothingToCompressError for a network without blocks of tokens, and for one whose tokens go already."""
+
+    def __init__(self, model: TorchModel, method: Literal["prune", "merge"], now: FewerTokens | None = None) -> None:
         if any(isinstance(module, FewerTokens) for module in model.body.modules()):
             raise NothingToCompressError(
                 "the network's later blocks see fewer tokens already", hint="leave out `tokens`, or the stage before"
             )
         self._transformer = Transformer.of(model, method)
         self._names = self._transformer.blocks.names
+        kept = {} if now is None else dict(zip(now.blocks, now.keep, strict=True))
+        self._now = [round(100 * kept.get(name, 1.0)) for name in self._names]
         self._places = places_in(self._transformer.blocks, "spread")
 
     def groups(self, blocks: Collection[str]) -> Iterator[Channels]:
-        """Each place as a group of 100 tokens. blocks: those that can go, and the place with them."""
+        """Each place as a group of 100 tokens, or of as many as are left. blocks: those that can go, and the place with them."""
         for place in self._places:
-            name = TOKENS + self._names[place]
+            name, whole = TOKENS + self._names[place], self._now[place]
             block = next((block for block in self._inside(place) if block in blocks), None)
-            yield Channels(name, (), 100, _SHARES, name, block)
+            if fewer := tuple(share for share in _SHARES if share < whole):
+                yield Channels(name, (), whole, fewer, name, block)
 
     def _inside(self, place: int) -> list[str]:
         """The block itself and the modules around what tokens are compared by."""
@@ -49,11 +54,11 @@ class TokenPlaces:
 
     def _schedule(self, kept: Mapping[str, int], gone: Collection[str]) -> Schedule:
         """Nothing goes behind a block that is gone, or that lacks what tokens are compared by."""
-        shares = [1.0] * len(self._names)
-        for place in self._places:
-            if not set(gone) & set(self._inside(place)):
-                shares[place] = kept.get(TOKENS + self._names[place], 100) / 100
-        return tuple(shares)
+        shares = [kept.get(TOKENS + name, now) for name, now in zip(self._names, self._now, strict=True)]
+        return tuple(
+            1.0 if share == 100 or set(gone) & set(self._inside(place)) else share / 100
+            for place, share in enumerate(shares)
+        )
 
     def go(self, kept: Mapping[str, int], gone: Collection[str]) -> bool:
         """Whether any do."""

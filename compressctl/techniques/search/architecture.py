@@ -36,7 +36,7 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
     """Search, cut, let the norms measure the subnetwork, and train it where the params say so. Raises NothingToCompressError where the network has
     no subnetworks, UsageError for an architecture that it does not have, StageError where none keeps the limits."""
     is_trained = any(record.use == _SUPERNET for record in model.history)
-    space = Space(model, params, run, is_sorted=is_trained)
+    space = Space(model, params, run, is_sorted=is_trained, nested=True)
     facts: dict[str, Any] = {}
     if params.architecture is not None:
         found = space.named(params.architecture)
@@ -50,7 +50,7 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
         "architecture": spelt,
         "widths": {name: [space.groups[name].whole, width] for name, width in found.widths},
         "fixed": dict(space.narrower.fixed),
-        **costs.change(space.model.body, smaller.body, example_inputs(model.signature)),
+        **costs.change(space.entire.body, smaller.body, example_inputs(model.signature)),
     }
     return StageResult(smaller, facts, pinned=_pinned(params, spelt))
 
@@ -159,7 +159,7 @@ class _Search:
 
 
 def _remembered(space: Space, params: ArchitectureParams, run: RunContext) -> Loss:
-    loss = comparison_of(space.model, params, run)
+    loss = comparison_of(space.entire, params, run)
     known: dict[Subnetwork, float] = {}
 
     def of(subnetwork: Subnetwork) -> float:
