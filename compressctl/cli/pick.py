@@ -75,8 +75,7 @@ def pick(
     shares = {"macs": macs, "parameters": parameters, "memory": memory, "energy": energy}
     limits = _limits({name: share for name, share in shares.items() if share is not None}, latency or [])
     lock = run if run.name == "recipe.lock.yaml" else run / "recipe.lock.yaml"
-    taken = _taken(lock.parent) if nested else None
-    recipe, _ = load_lock(lock, lambda content: _limited(content, limits, stage, lock, taken))
+    recipe, _ = load_lock(lock, lambda content: _limited(content, limits, stage, lock, is_nested=nested))
     cache = stage_cache()
     plan, format_ = make_plan(recipe, cache), LogFormat.RICH if sys.stdout.isatty() else LogFormat.PLAIN
     report = run_and_show(recipe, plan, output, cache, format_, measure, None, False, None, None)
@@ -87,6 +86,9 @@ def _limits(shares: dict[str, float], latencies: list[str]) -> dict[str, Any]:
     """As `at_most` has them. Raises UsageError."""
     from compressctl.core.errors import UsageError
 
+    for name, share in shares.items():
+        if not 0 < share <= 1:
+            raise UsageError(f"--{name} {share:g} is no share", hint="it is above 0 and at most 1, as in 0.4")
     found: dict[str, Any] = {}
     for said in latencies:
         where, _, value = said.rpartition("=")
@@ -96,6 +98,10 @@ def _limits(shares: dict[str, float], latencies: list[str]) -> dict[str, Any]:
         except ValueError:
             hint = "as in 0.5, 0.4ms or openvino=0.5"
             raise UsageError(f"--latency {said} is neither a share nor milliseconds", hint=hint) from None
+        if not 0 < amount < float("inf") or (unit == "latency" and amount > 1):
+            raise UsageError(
+                f"--latency {said} is no limit", hint="a share is above 0 and at most 1, milliseconds are above 0"
+            )
         found.setdefault(unit, {})[where] = amount
     for unit, amounts in found.items():
         if "" in amounts:
@@ -135,16 +141,15 @@ def _taken(run: Path) -> Taken:
 
 
 def _limited(
-    content: dict[str, Any], limits: dict[str, Any], stage: str | None, lock: Path, taken: Taken | None
+    content: dict[str, Any], limits: dict[str, Any], stage: str | None, lock: Path, *, is_nested: bool
 ) -> dict[str, Any]:
-    """The recipe with these limits alone for its search, or, where taken is given, with another search behind it. Raises UsageError where it has none, or several."""
+    """The recipe with these limits alone for its search, or with another search behind it, and none behind that. Raises UsageError where it has none, or several."""
     from compressctl.core.errors import UsageError
 
     stages = content.get("stages") or []
-    found = [
-        one for one in stages if isinstance(one, dict) and one.get("use") == _USE and stage in (None, one.get("id"))
-    ]
-    if found and taken is not None and stage is None:
+    searches = [one for one in stages if isinstance(one, dict) and one.get("use") == _USE and one.get("enabled", True)]
+    found = [one for one in searches if stage in (None, one.get("id"))]
+    if is_nested and stage is None:
         found = found[-1:]
     if len(found) != 1:
         named = ", ".join(str(one.get("id")) for one in found)
@@ -158,40 +163,59 @@ def _limited(
             hint="name one with --stage" if found else "pick chooses among the networks of such a stage",
         )
     (old,) = found
-    if taken is None:
-        new = [{**old, "at_most": limits, "architecture": None}]
-    elif old.get("id") not in taken:
+    place = searches.index(old)
+    # What the network takes that the new search looks inside: shares of it are not those of the whole network.
+    inside = old if is_nested else searches[place - 1] if place else None
+    if inside is not None:
+        limits = _inside(limits, _taken(lock.parent), str(inside.get("id")), lock)
+    new = {**old, "at_most": limits, "architecture": None}
+    made = [old, {**new, "id": _free(str(old["id"]), stages)}] if is_nested else [new]
+    later = searches[place + 1 :]
+    kept = [one for one in stages if not any(one is each for each in later)]
+    return {**content, "stages": [part for one in kept for part in (made if one is old else [one])]}
+
+
+def _inside(limits: dict[str, Any], taken: Taken, search: str, lock: Path) -> dict[str, Any]:
+    """Limits as shares of what the network takes that this search found, without those that it keeps already; milliseconds are what they are. Raises UsageError where none is
+    left, or where it is not known."""
+    from compressctl.core.errors import UsageError
+
+    if search not in taken:
         raise UsageError(
-            f"{lock.parent}: its search did not end, so that there is no network to begin with",
+            f"{lock.parent}: its search {search} did not end, so that there is no network to look inside",
             hint="leave --nested out",
         )
-    else:
-        inside = _inside(limits, taken[old["id"]], lock)
-        new = [old, {**old, "id": _free(old["id"], stages), "at_most": inside, "architecture": None}]
-    return {**content, "stages": [part for one in stages for part in (new if one is old else [one])]}
-
-
-def _inside(limits: dict[str, Any], taken: dict[str, float], lock: Path) -> dict[str, Any]:
-    """Limits as shares of what the found network takes; milliseconds are what they are. Raises UsageError for shares that say nothing of it."""
-    return {
-        name: limit if name == "latency_ms" else {where: _share(f"{name}.{where}", part, taken, lock) for where, part in limit.items()}
-        if isinstance(limit, dict) else _share(name, limit, taken, lock)
-        for name, limit in limits.items()
-    }  # fmt: skip
+    found: dict[str, Any] = {}
+    for name, limit in limits.items():
+        if name == "latency_ms":
+            found[name] = limit
+        elif isinstance(limit, dict):
+            shares = {where: _share(f"{name}.{where}", part, taken[search], lock) for where, part in limit.items()}
+            found[name] = {where: share for where, share in shares.items() if share < 1}
+        else:
+            found[name] = _share(name, limit, taken[search], lock)
+    left = {
+        name: limit
+        for name, limit in found.items()
+        if name == "latency_ms" or (limit if isinstance(limit, dict) else limit < 1)
+    }
+    if not left:
+        raise UsageError(
+            f"{lock.parent}: the network of its search {search} keeps that already: "
+            + ", ".join(f"{share:.1%} of {name}" for name, share in taken[search].items()),
+            hint="ask for less, or leave --nested out",
+        )
+    return left
 
 
 def _share(name: str, asked: float, taken: dict[str, float], lock: Path) -> float:
+    """1 or more where the network keeps it already."""
     from compressctl.core.errors import UsageError
 
     if name not in taken:
         raise UsageError(
             f"{lock.parent}: it is not known which share of {name} its network takes",
             hint="its search had no such limit: give macs or parameters, or --latency in ms, or leave --nested out",
-        )
-    if asked >= taken[name]:
-        raise UsageError(
-            f"{lock.parent}: its network takes {taken[name]:.1%} of {name}, and {asked:.1%} was asked for",
-            hint="ask for less of it, or leave --nested out",
         )
     return round(asked / taken[name], 6)
 

@@ -30,6 +30,8 @@ BATCH = "batch"
 IR_VERSION = 10
 """Written explicitly: an exporter that writes a newer one makes files that the runtimes in use refuse."""
 
+_FIX_AXES = "fix the sizes of open axes that are the same in every call: input_shape of a network, shapes of a file that is trainable"
+
 _COMPARED = 1 << 20
 """Numbers at a time."""
 
@@ -213,6 +215,12 @@ def _translated(error: Exception, signature: Signature) -> CompressctlError:
     if own := next((part for part in chain(error) if isinstance(part, CompressctlError)), None):
         return own
     text = _chain(error)
+    fixed = re.search(r"static shape of (\d+) for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]", text)
+    if fixed:
+        return StageError(
+            f"the network cannot be exported: it computes with the size of axis {fixed[3]} of {fixed[2]} as a number, {fixed[1]} where it was traced",
+            hint=_FIX_AXES,
+        )
     operator = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", text)
     if operator:
         return StageError(
@@ -230,8 +238,7 @@ def _translated(error: Exception, signature: Signature) -> CompressctlError:
     first = next((part for part in summary.splitlines() if part.strip()), type(error).__name__)
     said = re.sub(r"^<class .*?>:? ?", "", first.strip()) or in_short([*chain(error)][-1])
     is_open = any(isinstance(size, str) for spec in signature.inputs for size in spec.shape[1:])
-    hint = "fix the sizes of open axes that are the same in every call: input_shape of a network, shapes of a file that is trainable"
-    return StageError(f"the network cannot be exported: {said}{place}", hint=hint if is_open else None)
+    return StageError(f"the network cannot be exported: {said}{place}", hint=_FIX_AXES if is_open else None)
 
 
 def _chain(error: BaseException) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressctl.core.errors import StageError
+
 _OPS: dict[type[nn.RNNBase], str] = {nn.LSTM: "LSTM", nn.GRU: "GRU", nn.RNN: "RNN"}
 
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -18,8 +20,7 @@ _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 
 @contextmanager
 def recurrent_as_nodes() -> Iterator[None]:
-    """While it lasts, nn.LSTM, nn.GRU and nn.RNN are traced as a node for each of their layers. What ONNX has no counterpart for (projections, packed
-    sequences, samples without a batch) is left to torch's exporter."""
+    """While it lasts, nn.LSTM, nn.GRU and nn.RNN are traced as a node for each of their layers. Raises StageError, then, for what ONNX has no counterpart for: projections and packed sequences."""
     own = {kind: kind.forward for kind in _OPS}
     try:
         for kind in _OPS:
@@ -31,14 +32,28 @@ def recurrent_as_nodes() -> Iterator[None]:
 
 
 def _forward(kind: type[nn.RNNBase]) -> Any:
-    own = kind.forward
-
     def forward(self: nn.RNNBase, input: Any, hx: Any = None) -> Any:
-        if not isinstance(input, Tensor) or input.ndim != 3 or self.proj_size or self.training:
-            return own(self, input, hx)
-        return _as_nodes(self, _OPS[kind], input, hx)
+        if self.proj_size or not isinstance(input, Tensor):
+            raise _refused(_OPS[kind], "with projections" if self.proj_size else "of packed sequences")
+        if input.ndim == 3:
+            return _as_nodes(self, _OPS[kind], input, hx)
+        batch = 0 if self.batch_first else 1
+        states = tuple(state.unsqueeze(1) for state in (hx if isinstance(hx, tuple) else (hx,)) if state is not None)
+        given: Any = None if not states else states if kind is nn.LSTM else states[0]
+        every, last = _as_nodes(self, _OPS[kind], input.unsqueeze(batch), given)
+        ends = tuple(state.squeeze(1) for state in (last if kind is nn.LSTM else (last,)))
+        return every.squeeze(batch), ends if kind is nn.LSTM else ends[0]
 
     return forward
+
+
+def _refused(op: str, what: str) -> StageError:
+    return StageError(
+        f"the network cannot be exported: ONNX has no {op} {what}",
+        hint="leave out proj_size"
+        if what == "with projections"
+        else "give the layer padded samples, and read its steps by their lengths",
+    )
 
 
 def _as_nodes(layer: nn.RNNBase, op: str, value: Tensor, states: Any) -> Any:

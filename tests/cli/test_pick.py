@@ -26,6 +26,18 @@ export: [onnxruntime]
 """
 
 
+def test_a_search_that_is_off_is_none(shell: Shell) -> None:
+    (shell.folder / "off.yaml").write_text(
+        RECIPE.replace("population: 2}", "population: 2, enabled: false}").replace(
+            "epochs: 1", "epochs: 1, enabled: false"
+        )
+    )
+    assert shell.run("apply", "off.yaml", "--output", "off", "--measure", "untimed").code == 0
+    for nested in ([], ["--nested"]):
+        done = shell.run("pick", "off", "--macs", "0.3", *nested)
+        assert (done.code, "has no stage search.architecture" in done.err) == (2, True), done.err
+
+
 def test_another_budget_takes_the_supernet_from_the_cache(shell: Shell) -> None:
     (shell.folder / "searched.yaml").write_text(RECIPE)
     done = shell.run("apply", "searched.yaml", "--output", "half", "--measure", "untimed")
@@ -59,8 +71,21 @@ def test_a_nested_network_begins_as_the_one_that_was_found(shell: Shell) -> None
     assert [macs[1]["before"], macs[2]["before"]] == [macs[0]["after"], macs[1]["after"]]
     assert macs[1]["after"] <= 0.3 * macs[0]["before"]
     assert macs[2]["after"] <= 0.2 * macs[0]["before"]
+    # Of a chain, shares are of the whole network too, and no later search makes its network smaller still.
+    for arguments, ids, share in (
+        (["fifth", "--stage", "half-2", "--macs", "0.25"], ["supernet", "half", "half-2"], 0.25),
+        (["fifth", "--stage", "half", "--macs", "0.45"], ["supernet", "half"], 0.45),
+        (["fifth", "--stage", "half", "--nested", "--macs", "0.35", "--parameters", "1"], ["supernet", "half", "half-4"], 0.35),
+    ):  # fmt: skip
+        name = f"picked-{share}"
+        done = shell.run("pick", *arguments, "--output", name, "--measure", "untimed")
+        assert done.code == 0, done.err
+        stages = json.loads((shell.folder / name / "report.json").read_text())["stages"][:-1]
+        assert [stage["id"] for stage in stages] == ids
+        assert stages[-1]["facts"]["macs"]["after"] <= share * macs[0]["before"]
+        assert stages[-1]["facts"]["macs"]["after"] > 0.8 * share * macs[0]["before"]
     for arguments, words in (
-        (["--macs", "0.6"], "its network takes"),
+        (["--macs", "0.6"], "keeps that already"),
         (["--latency", "0.2"], "not known which share of latency"),
         (["--latency", "openvino=0.2"], "not known which share of latency.openvino"),
     ):
@@ -73,6 +98,10 @@ def test_a_nested_network_begins_as_the_one_that_was_found(shell: Shell) -> None
     [
         (["plain", "--macs", "0.5"], "its recipe has no stage search.architecture"),
         (["plain"], "say what the network may take"),
+        (["plain", "--macs", "-0.3"], "--macs -0.3 is no share"),
+        (["plain", "--parameters", "nan"], "--parameters nan is no share"),
+        (["plain", "--latency", "0ms"], "--latency 0ms is no limit"),
+        (["plain", "--latency", "1.5"], "--latency 1.5 is no limit"),
         (["plain", "--latency", "fast"], "neither a share nor milliseconds"),
         (["plain", "--latency", "openvino=fast"], "neither a share nor milliseconds"),
         (["plain", "--latency", "0.5", "--latency", "openvino=0.5"], "with and without a runtime"),

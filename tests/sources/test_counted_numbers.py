@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ LISTS = st.lists(NUMBERS, min_size=1, max_size=6)
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[str, list[Any], dict[str, Any]]:
     """An operator, what it reads (numbers and lists in lists of them) and its attributes."""
-    op = draw(st.sampled_from(["Add", "Sub", "Mul", "Div", "Min", "Max", "Equal", "Where", "Neg", "ReduceProd", "Reshape", "Transpose", "Slice", "Concat", "Gather", "Unsqueeze", "Squeeze", "ConstantOfShape", "Cast", "Ceil", "Floor"]))  # fmt: skip
+    op = draw(st.sampled_from(["Add", "Sub", "Mul", "Div", "Mod", "Min", "Max", "Equal", "Where", "Neg", "ReduceProd", "Reshape", "Transpose", "Slice", "Concat", "Gather", "Unsqueeze", "Squeeze", "ConstantOfShape", "Cast", "Ceil", "Floor"]))  # fmt: skip
     values = draw(LISTS)
     rows = draw(st.integers(1, 3))
     table = [draw(st.lists(NUMBERS, min_size=2, max_size=2)) for _ in range(rows)]
     halves = draw(st.lists(st.integers(-20, 20).map(lambda one: one / 4), min_size=1, max_size=4))
     if op in ("Add", "Sub", "Mul", "Min", "Max", "Equal"):
         return op, [values, draw(st.one_of(NUMBERS, st.just(values[::-1])))], {}
+    if op == "Mod":
+        return op, [values, draw(NUMBERS.filter(bool))], {"fmod": draw(st.integers(0, 1))}
     if op == "Div":
         if draw(st.booleans()):
             return op, [halves, draw(st.sampled_from([2.0, 0.5, 3.0]))], {}
@@ -66,7 +69,7 @@ def cases(draw: st.DrawFn) -> tuple[str, list[Any], dict[str, Any]]:
     if op == "ConstantOfShape":
         return op, [[rows]], {"value": [draw(NUMBERS), INT]}
     if op == "Cast":
-        return op, [draw(st.sampled_from([values, halves]))], {"to": draw(st.sampled_from([INT, FLOAT]))}
+        return op, [draw(st.sampled_from([values, halves, [True, False]]))], {"to": draw(st.sampled_from([INT, FLOAT, TensorProto.BOOL]))}  # fmt: skip
     return op, [halves if op in ("Ceil", "Floor") else values], {}
 
 
@@ -226,6 +229,111 @@ def test_sizes_that_are_values_of_a_tensor_are_named(tmp_path: Path) -> None:
     assert "shapes" in str(caught.value.hint)
     whole = onnx.load(tmp_path / "a.onnx")
     assert _same(whole, _again(tmp_path / "a.onnx", {"size": 8}), 8)
+
+
+def _counts(*nodes: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """The height and the width as h and w, then these, then what is made of them around a convolution's maps."""
+    node = helper.make_node
+    return [
+        node("Shape", ["x"], ["sizes"]),
+        node("Gather", ["sizes", "two"], ["h"], axis=0),
+        node("Gather", ["sizes", "three"], ["w0"], axis=0),
+        node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        *nodes,
+    ]
+
+
+NUMBERS_STORED = {
+    "w": KERNEL, "axis": np.array([0]), "axes": np.array([2]), "none": np.array([0]), "one": np.array(1), "two": np.array(2), "three": np.array(3),
+    "eight": np.array(8), "five": np.float32(5),
+}  # fmt: skip
+_node = helper.make_node
+CROP = (_node("Unsqueeze", ["k", "axis"], ["end"]), _node("Slice", ["c", "none", "end", "axes"], ["y"]))
+ASKS = {
+    "min": (_node("Min", ["h", "eight"], ["k"]), *CROP),
+    "max": (_node("Max", ["h", "eight"], ["m"]), _node("Sub", ["m", "two"], ["k"]), *CROP),
+    "equal": (_node("Equal", ["h", "eight"], ["e"]), _node("Where", ["e", "two", "three"], ["k"]), *CROP),
+    "bool": (_node("Mod", ["h", "two"], ["r"]), _node("Cast", ["r"], ["e"], to=TensorProto.BOOL), _node("Where", ["e", "two", "three"], ["k"]), *CROP),
+    "bool to int": (_node("Cast", ["h"], ["e"], to=TensorProto.BOOL), _node("Cast", ["e"], ["k"], to=INT), *CROP),
+    "fmod": (_node("Mod", ["h", "three"], ["r"], fmod=1), _node("Add", ["r", "one"], ["k"]), *CROP),
+    "range": (
+        _node("Cast", ["w0"], ["f"], to=FLOAT), _node("Div", ["f", "five"], ["g"]), _node("Cast", ["g"], ["limit"], to=INT), _node("Range", ["zeroth", "limit", "one"], ["r"]),
+        _node("Shape", ["r"], ["count"]), _node("Squeeze", ["count"], ["k"]), *CROP,
+    ),
+}  # fmt: skip
+
+
+class NamedError(Exception):
+    """A refusal that says where it is."""
+
+
+def _named(path: Path) -> onnx.ModelProto:
+    try:
+        return _again(path)
+    except StageError as error:
+        if "reads sizes" in str(error) or "as a number" in str(error):
+            raise NamedError from error
+        raise
+
+
+@pytest.mark.parametrize("name", ASKS)
+def test_what_an_open_size_decides_is_never_decided_while_tracing(tmp_path: Path, name: str) -> None:
+    """It follows the size in the file too, or is refused; where the size is fixed it is a number."""
+    stored = {**NUMBERS_STORED, "zeroth": np.array(0)}
+    for size in (7, 8, 30):
+        whole = _file(tmp_path / "a.onnx", _counts(*ASKS[name]), stored, size, 4)
+        assert _same(whole, _again(tmp_path / "a.onnx"), size)
+    whole = _file(tmp_path / "a.onnx", _counts(*ASKS[name]), stored, "size", 4)
+    with suppress(NamedError):
+        again = _named(tmp_path / "a.onnx")
+        for size in (7, 8, 30, 97):
+            assert _same(whole, again, size)
+
+
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("window", [2, 3, 5])
+@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER"])
+def test_same_borders_follow_an_open_size(tmp_path: Path, mode: str, window: int, stride: int) -> None:
+    kernel = np.random.default_rng(1).normal(0, 1, (4, 3, window, window)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[window] * 2, strides=[stride] * 2, auto_pad=mode)
+    whole = _file(tmp_path / "a.onnx", [node], {"w": kernel}, "size", 4)
+    again = _again(tmp_path / "a.onnx")
+    for size in (9, 10, 11, 33):
+        assert _same(whole, again, size)
+
+
+@pytest.mark.parametrize("size", [10, "size"])
+def test_scales_are_multiplied_in_single_precision(tmp_path: Path, size: object) -> None:
+    """10 * 0.7 is 7 there, and less in double."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Resize", ["c", "", "scales"], ["y"], mode="linear"),
+    ]
+    scales = np.array([1, 1, 0.7, 0.7], np.float32)
+    whole = _file(tmp_path / "a.onnx", nodes, {"w": KERNEL, "scales": scales}, size, 4)
+    made = load(OnnxParams(path=str(tmp_path / "a.onnx"), trainable=True), Path(), 0)
+    assert isinstance(made, TorchModel)
+    for tried in (10, 20, 13) if size == "size" else (size,):
+        inputs = np.random.default_rng(0).normal(0, 1, (3, 3, tried, tried)).astype(np.float32)  # type: ignore[arg-type]
+        with torch.no_grad():
+            found = made.body(torch.from_numpy(inputs))["y"].numpy()
+        wanted = ActivationRecorder(whole, ["y"]).run({"x": inputs})["y"]
+        assert found.shape == wanted.shape
+        assert np.allclose(found, wanted, atol=1e-4)
+        assert _same(whole, lower(made).body, tried)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pads", [[0, 0, 0, 1, 0, 0, 0, 2], [0, 0, 2, 0, 0, 0, 1, 0], [0, 0, 1, 1, 0, 0, 1, 1]])
+@pytest.mark.parametrize("mode", ["reflect", "edge"])
+def test_one_axis_alone_is_mirrored(tmp_path: Path, mode: str, pads: list[int]) -> None:
+    nodes = [
+        helper.make_node("Pad", ["x", "pads"], ["p"], mode=mode),
+        helper.make_node("Conv", ["p", "w"], ["y"], kernel_shape=[3, 3]),
+    ]
+    whole = _file(tmp_path / "a.onnx", nodes, {"w": KERNEL, "pads": np.array(pads)}, "size", 4)
+    again = _again(tmp_path / "a.onnx")
+    for size in (8, 13):
+        assert _same(whole, again, size)
 
 
 @pytest.mark.parametrize("end", [10**9, 2**31 - 1, 2**63 - 1])

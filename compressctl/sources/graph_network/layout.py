@@ -71,7 +71,8 @@ def split(given: Given, attributes: Attributes) -> Sequence[Tensor]:
         return torch.split(value, as_list(given[1]), axis)
     if "split" in attributes:
         return torch.split(value, list(attributes["split"]), axis)
-    return torch.split(value, -(-value.shape[axis] // attributes["outputs"]), axis)
+    parts = attributes["outputs"]
+    return torch.split(value, (value.shape[axis] + parts - 1) // parts, axis)
 
 
 def sliced(given: Given, attributes: Attributes) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -76,7 +77,8 @@ class GraphNetwork(nn.Module):
                 return [_node(step["node"], [value for value in given if isinstance(value, Tensor)], attributes, made)]
             return list(made) if isinstance(made, tuple) else [made]
         if numbers.can_count(op, given, attributes):
-            return [numbers.counted(op, given, attributes)]
+            with suppress(numbers.NotCountedError):
+                return [numbers.counted(op, given, attributes)]
         if op not in numbers.TAKES_SIZES:
             given = [value if value is None else numbers.as_tensor(value, like=given) for value in given]
         found = OPERATORS[op](given, attributes)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 TAKES_SIZES = frozenset(
     {"Reshape", "Expand", "Slice", "Pad", "Tile", "ConstantOfShape", "Range", "Resize", "Upsample", "Unsqueeze", "Squeeze", "Split", "TopK"}
@@ -23,16 +24,22 @@ GIVES_SEVERAL = frozenset({"Split", "TopK"})
 
 
 def as_tensor(value: Any, like: Sequence[Any] = ()) -> Tensor:
-    """int64, of floats float32, on the device of the first tensor in like."""
+    """int64, of floats float32, of truth values bool, on the device of the first tensor in like."""
     if isinstance(value, Tensor):
         return value
     device = next((one.device for one in like if isinstance(one, Tensor)), None)
-    kind = torch.float32 if any(isinstance(one, float) for one in as_list(value)) else torch.int64
+    kind = _kind(as_list(value))
     if not isinstance(value, list):
         return torch.scalar_tensor(value, dtype=kind, device=device)
     if all(isinstance(one, int | float) for one in as_list(value)):
         return torch.tensor(value, dtype=kind, device=device)
     return torch.stack([as_tensor(one, like) for one in value])
+
+
+def _kind(values: Sequence[Any]) -> torch.dtype:
+    if any(isinstance(one, float) for one in values):
+        return torch.float32
+    return torch.bool if values and all(isinstance(one, bool) for one in values) else torch.int64
 
 
 def as_list(value: Any) -> list[int]:
@@ -57,8 +64,9 @@ def can_count(op: str, given: Sequence[Any], attributes: Mapping[str, Any]) -> b
     return op != "Cast" or attributes["to"] in _WHOLE
 
 
-_WHOLE, _FLOAT = (6, 7, 9), 1
-"""int32, int64 and bool, and float32, as TensorProto.DataType counts."""
+_BOOL, _FLOAT = 9, 1
+_WHOLE = (6, 7, _BOOL)
+"""int32, int64 and bool, as TensorProto.DataType counts."""
 
 _MOST_FILLED = 64
 """Entries that ConstantOfShape makes at most as numbers: more are a tensor."""
@@ -70,10 +78,26 @@ def _is_short(sizes: Any, attributes: Mapping[str, Any]) -> bool:
     return known and math.prod(sizes) <= _MOST_FILLED and "value" in attributes and attributes["value"][1] in _WHOLE
 
 
+class NotCountedError(Exception):
+    """What comes out depends on how large an open size is, or on a division by nothing."""
+
+
 def counted(op: str, given: Sequence[Any], attributes: Mapping[str, Any]) -> Any:
-    """What the operator makes of numbers: lists in lists where it has several axes. Arithmetic is Python's, so that an open size stays open."""
+    """What the operator makes of numbers: lists in lists where it has several axes. Arithmetic is Python's, so that an open size stays open. Raises NotCountedError."""
     arrays = [None if value is None else _array(value) for value in given]
     return COUNTED[op](arrays, attributes).tolist()
+
+
+def _decided(condition: Any) -> bool:
+    """What is so whatever the open sizes are. Raises NotCountedError where they decide: as they are while a network is traced they must not."""
+    if isinstance(condition, torch.SymBool | torch.SymInt):
+        truth = condition if isinstance(condition, torch.SymBool) else condition != 0
+        if statically_known_true(truth):
+            return True
+        if statically_known_true(torch.sym_not(truth)):  # type: ignore[no-untyped-call]
+            return False
+        raise NotCountedError
+    return bool(condition)
 
 
 def _array(value: Any) -> np.ndarray:
@@ -102,18 +126,34 @@ def _rounded(towards: Callable[[float], int]) -> Callable[[Sequence[Any], Mappin
 
 
 def _cast(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
-    single = _alone(lambda one: float(np.float32(one)))
-    whole = _alone(lambda one: int(one) if isinstance(one, float) else one)
-    return (single if attributes["to"] == _FLOAT else whole)(given, attributes)
+    kinds: Mapping[int, Callable[[Any], Any]] = {_FLOAT: lambda one: float(np.float32(one)), _BOOL: _decided}
+    whole = lambda one: int(one) if isinstance(one, float | bool) else one  # noqa: E731
+    return _alone(kinds.get(attributes["to"], whole))(given, attributes)
 
 
 def _quotient(one: Any, other: Any) -> Any:
     """Of floats exactly; towards zero, as ONNX divides whole numbers; of open sizes, which are none below 0, downwards."""
+    if isinstance(other, int | float) and other == 0:
+        raise NotCountedError
     if isinstance(one, float) or isinstance(other, float):
         return one / other
     if isinstance(one, int) and isinstance(other, int) and (one < 0) != (other < 0):
         return -(-one // other)
     return one // other
+
+
+def _rest(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
+    """With the divisor's sign; with fmod, or of floats, with that of what is divided."""
+
+    def of(one: Any, other: Any) -> Any:
+        if isinstance(other, int | float) and other == 0:
+            raise NotCountedError
+        if attributes.get("fmod") and isinstance(one, int | float) and isinstance(other, int | float):
+            rest = math.fmod(one, other)
+            return rest if isinstance(one, float) or isinstance(other, float) else int(rest)
+        return one % other
+
+    return _each(of)(given, attributes)
 
 
 def _gathered(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
@@ -161,7 +201,7 @@ def _reshaped(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray
 
 
 def _chosen(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
-    return _array(np.frompyfunc(lambda condition, one, other: one if condition else other, 3, 1)(*given))
+    return _array(np.frompyfunc(lambda condition, one, other: one if _decided(condition) else other, 3, 1)(*given))
 
 
 def _product(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
@@ -179,10 +219,10 @@ COUNTED: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], np.ndarray]] 
     "Sub": _each(lambda one, other: one - other),
     "Mul": _each(lambda one, other: one * other),
     "Div": _each(_quotient),
-    "Mod": _each(lambda one, other: one % other),
-    "Min": _each(min),
-    "Max": _each(max),
-    "Equal": _each(lambda one, other: one == other),
+    "Mod": _rest,
+    "Min": _each(lambda one, other: one if _decided(one <= other) else other),
+    "Max": _each(lambda one, other: other if _decided(one <= other) else one),
+    "Equal": _each(lambda one, other: _decided(one == other)),
     "Gather": _gathered,
     "Slice": _sliced,
     "Concat": _joined,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import helper
+from onnx import TensorProto, helper
 from torch import nn
 
 from compressctl.core.errors import UsageError
@@ -124,13 +124,24 @@ class _Reader:
                 return str(value)
         return None
 
+    def _is_whole(self, name: str) -> bool:
+        """Whether these are whole numbers, as far as the nodes that make them tell."""
+        if name in self._constants:
+            return bool(np.issubdtype(self._constants[name].dtype, np.integer))
+        maker = self._makers.get(name)
+        if maker is None or maker.op_type in ("Shape", "Size"):
+            return maker is not None
+        if maker.op_type == "Cast":
+            return self._attributes(maker)["to"] in (TensorProto.INT32, TensorProto.INT64)
+        return maker.op_type in COUNTED and self._is_whole(maker.input[0])
+
     def _whole_numbers(self, reads: list[str], attributes: dict[str, Any]) -> list[str]:
         """What a Range of floats reads, before sizes were cast to floats: as whole numbers they stay open while the network is traced. The Range is
         then cast itself, as the attribute `to` says."""
         found = []
         for name in reads:
             maker, constant = self._makers.get(name), self._constants.get(name)
-            if maker is not None and maker.op_type == "Cast":
+            if maker is not None and maker.op_type == "Cast" and self._is_whole(maker.input[0]):
                 found.append(maker.input[0])
                 attributes["to"] = {entry.name: _plain(entry) for entry in maker.attribute}["to"]
             elif constant is not None and constant.size == 1 and float(constant.reshape(-1)[0]).is_integer():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -33,10 +34,14 @@ def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
             isinstance(old, int) and isinstance(new, int) and new % old == 0
             for old, new in zip(value.shape[2:], sizes, strict=True)
         )
+    # Between sizes that are no multiples, what is read where follows the scale and not the sizes.
+    by: dict[str, Any] = {"size": list(sizes)}
+    if scales is not None and not is_whole and way != "align_corners":
+        by = {"scale_factor": [scale * _ROUNDED_UP for scale in scales], "recompute_scale_factor": False}
     if mode == "nearest":
         return _nearest(
             value,
-            sizes,
+            by,
             way,
             attributes.get("nearest_mode", "round_prefer_floor"),
             is_old=attributes["opset"] <= 10,
@@ -47,7 +52,7 @@ def resize(given: Sequence[Any], attributes: Mapping[str, Any]) -> Tensor:
         raise NoCounterpartError(f"Resize with {mode} at {way}")
     if mode == "cubic" and (spatial != 2 or abs(attributes.get("cubic_coeff_a", -0.75) + 0.75) > 1e-6):
         raise NoCounterpartError("cubic Resize of other than images, or with a coefficient of its own")
-    return functional.interpolate(value, size=sizes, mode=name, align_corners=way == "align_corners")
+    return functional.interpolate(value, **by, mode=name, align_corners=way == "align_corners")
 
 
 def _asked(given: Sequence[Any], attributes: Mapping[str, Any]) -> tuple[list[float] | None, list[int] | None]:
@@ -66,20 +71,28 @@ def _floats(value: Any) -> list[float]:
 
 
 def _scaled(size: int, scale: float) -> int:
-    """Downwards; of a size that is open while a network is traced, the open one."""
-    found: int = size * int(scale) if scale == int(scale) else torch.sym_int(size * scale)  # type: ignore[no-untyped-call]
+    """Downwards, of the product in single precision; of a size that is open while a network is traced, the open one."""
+    if scale == int(scale):
+        return size * int(scale)
+    if isinstance(size, int):
+        return int(np.float32(size) * np.float32(scale))
+    # The product of an open size has no rounding of its own: up by half of what single precision tells apart.
+    found: int = torch.sym_int(size * (scale * _ROUNDED_UP))
     return found
 
 
-def _nearest(value: Tensor, sizes: Sequence[int], way: str, rounding: str, *, is_old: bool, is_whole: bool) -> Tensor:
-    """is_whole: every size is a multiple of the old one."""
+_ROUNDED_UP = 1 + 2.0**-24
+
+
+def _nearest(value: Tensor, by: Mapping[str, Any], way: str, rounding: str, *, is_old: bool, is_whole: bool) -> Tensor:
+    """by: the size or the scale. is_whole: every size is a multiple of the old one."""
     if (
         is_old
         or (way == "asymmetric" and rounding == "floor")
         or (is_whole and way in ("asymmetric", "half_pixel") and rounding in ("floor", "round_prefer_floor"))
     ):
         exact = way == "half_pixel" and not is_old
-        return functional.interpolate(value, size=list(sizes), mode="nearest-exact" if exact else "nearest")
+        return functional.interpolate(value, **by, mode="nearest-exact" if exact else "nearest")
     raise NoCounterpartError(f"nearest Resize at {way}, {rounding}")
 
 

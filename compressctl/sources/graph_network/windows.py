@@ -31,7 +31,8 @@ def padded(value: Tensor, around: Sequence[tuple[int, int]], mode: str = "consta
     if first == value.ndim:
         return value
     if mode != "constant":
-        first = min(first, max(value.ndim - 3, 0)) if value.ndim - first > 3 else max(first, 1)
+        # torch wants the last two axes of four, and the last three of five.
+        first = min(first, 2) if value.ndim > 3 else max(first, 1)
     flat = [size for pair in reversed(around[first:]) for size in pair]
     if mode == "constant":
         return functional.pad(value, flat, value=fill)
@@ -80,7 +81,11 @@ def window_pads(
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         found = []
         for size, window, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-            missing = max((-(-size // stride) - 1) * stride + (window - 1) * dilation + 1 - size, 0)
+            # Rounded up without a negative number, which ONNX would round the other way.
+            span = (window - 1) * dilation + 1
+            missing = ((size + stride - 1) // stride - 1) * stride + span - size
+            if span < stride:
+                missing = torch.sym_max(missing, 0)  # type: ignore[no-untyped-call]
             less, more = missing // 2, missing - missing // 2
             found.append((less, more) if mode == "SAME_UPPER" else (more, less))
         return found
