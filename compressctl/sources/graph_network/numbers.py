@@ -109,7 +109,7 @@ def _each(of: Callable[[Any, Any], Any]) -> Callable[[Sequence[Any], Mapping[str
 
     def single(one: Any, other: Any) -> Any:
         found = of(one, other)
-        return float(np.float32(found)) if isinstance(found, float) else found
+        return _in_single(found) if isinstance(found, float) else found
 
     run = np.frompyfunc(single, 2, 1)
     return lambda given, attributes: _array(reduce(run, given))
@@ -126,9 +126,16 @@ def _rounded(towards: Callable[[float], int]) -> Callable[[Sequence[Any], Mappin
 
 
 def _cast(given: Sequence[Any], attributes: Mapping[str, Any]) -> np.ndarray:
-    kinds: Mapping[int, Callable[[Any], Any]] = {_FLOAT: lambda one: float(np.float32(one)), _BOOL: _decided}
-    whole = lambda one: int(one) if isinstance(one, float | bool) else one  # noqa: E731
-    return _alone(kinds.get(attributes["to"], whole))(given, attributes)
+    kinds: Mapping[int, Callable[[Any], Any]] = {_FLOAT: _in_single, _BOOL: _decided}
+    return _alone(kinds.get(attributes["to"], _towards_zero))(given, attributes)
+
+
+def _in_single(one: Any) -> float:
+    return float(np.float32(one))
+
+
+def _towards_zero(one: Any) -> Any:
+    return int(one) if isinstance(one, float | bool) else one
 
 
 def _quotient(one: Any, other: Any) -> Any:
