@@ -58,7 +58,7 @@ def pick(
     """Run a run's recipe again with other limits for its stage `search.architecture`.
 
     Stages before the search come from the cache: a supernet is trained once and serves every budget. With --nested, so does the search itself: a family,
-    each of whose networks goes on from the trained weights of the next larger one.
+    each of whose networks goes on from the trained weights of the next larger one. Of several searches in a row, those behind the picked one are left out.
 
     \b
     Examples:
