@@ -56,11 +56,8 @@ def apply(model: TorchModel, params: ArchitectureParams, run: RunContext) -> Sta
 
 
 def _pinned(params: ArchitectureParams, architecture: Mapping[str, object]) -> dict[str, Any]:
-    kept = params.model_dump(
-        mode="json",
-        include={"min_keep", "round_to", "blocks", "tokens", "min_resolution", "bn_samples", "finetune"},
-        exclude_unset=True,
-    )
+    # How it was searched stays, for those who search from there on.
+    kept = params.model_dump(mode="json", exclude={"at_most", "architecture"}, exclude_unset=True)
     return {"use": "search.architecture", **kept, "architecture": dict(architecture)}
 
 
