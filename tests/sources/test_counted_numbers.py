@@ -167,15 +167,13 @@ def test_constant_borders_that_are_computed_become_constants(tmp_path: Path) -> 
     assert _same(whole, again, 13)
 
 
-@pytest.mark.parametrize("size", [8, 13, "size"])
-def test_borders_that_follow_the_size_are_counted(tmp_path: Path, size: object) -> None:
-    """SAME borders: (ceil(size / 2) - 1) * 2 + 3 - size in whole numbers."""
+def _sides(*rounds_up: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """(w2 - 1) * 2 + 3 - w0 on both sides. rounds_up: how half of the width w0 becomes w2."""
     node = helper.make_node
-    counts = [
+    return [
         node("Shape", ["x"], ["sizes"]),
         node("Gather", ["sizes", "three"], ["w0"], axis=0),
-        node("Add", ["w0", "one"], ["w1"]),
-        node("Div", ["w1", "two"], ["w2"]),
+        *rounds_up,
         node("Sub", ["w2", "one"], ["w3"]),
         node("Mul", ["w3", "two"], ["w4"]),
         node("Add", ["w4", "three"], ["w5"]),
@@ -183,6 +181,13 @@ def test_borders_that_follow_the_size_are_counted(tmp_path: Path, size: object) 
         node("Unsqueeze", ["w6", "axis"], ["w7"]),
         node("Concat", ["none", "w7", "none", "w7"], ["sides"], axis=0),
     ]
+
+
+@pytest.mark.parametrize("size", [8, 13, "size"])
+def test_borders_that_follow_the_size_are_counted(tmp_path: Path, size: object) -> None:
+    """SAME borders: (ceil(size / 2) - 1) * 2 + 3 - size in whole numbers."""
+    node = helper.make_node
+    counts = _sides(node("Add", ["w0", "one"], ["w1"]), node("Div", ["w1", "two"], ["w2"]))
     stored = {**STORED, "one": np.array(1), "two": np.array(2), "three": np.array(3), "none": np.array([0])}
     whole = _file(tmp_path / "a.onnx", _borders(counts, "sides"), stored, size, 4)
     again = _again(tmp_path / "a.onnx")
@@ -193,20 +198,12 @@ def test_borders_that_follow_the_size_are_counted(tmp_path: Path, size: object) 
 def _in_floats() -> list[onnx.NodeProto]:
     """The same by way of floats, as timm's networks round up."""
     node = helper.make_node
-    return [
-        node("Shape", ["x"], ["sizes"]),
-        node("Gather", ["sizes", "three"], ["w0"], axis=0),
+    return _sides(
         node("Cast", ["w0"], ["f0"], to=FLOAT),
         node("Div", ["f0", "half"], ["f1"]),
         node("Ceil", ["f1"], ["f2"]),
         node("Cast", ["f2"], ["w2"], to=INT),
-        node("Sub", ["w2", "one"], ["w3"]),
-        node("Mul", ["w3", "two"], ["w4"]),
-        node("Add", ["w4", "three"], ["w5"]),
-        node("Sub", ["w5", "w0"], ["w6"]),
-        node("Unsqueeze", ["w6", "axis"], ["w7"]),
-        node("Concat", ["none", "w7", "none", "w7"], ["sides"], axis=0),
-    ]
+    )
 
 
 IN_FLOATS = {

@@ -14,6 +14,7 @@ from compressctl.core.errors import StageError
 from compressctl.sources.graph_network import numbers
 from compressctl.sources.graph_network.operators import OPERATORS
 from compressctl.sources.graph_network.resize import as_resize
+from compressctl.sources.graph_network.words import HINT
 
 LAYER = "layer"
 """The operator of a step that calls a layer of the network."""
@@ -65,7 +66,7 @@ class GraphNetwork(nn.Module):
         except GuardOnDataDependentSymNode as error:
             raise StageError(
                 f"the network cannot be exported: {step['op']}, which writes {step['writes'][0]}, reads sizes that are computed as floats or from values",
-                hint="fix the open axes that they follow from (model.shapes), or leave `trainable` out: techniques for graphs take the file as it is",
+                hint=f"fix the open axes that they follow from (model.shapes), or {HINT}",
             ) from error
 
     def _made(self, step: dict[str, Any], given: list[Value]) -> list[Value]:
