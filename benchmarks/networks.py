@@ -135,6 +135,13 @@ class Depthwise(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+def fashion_mobile() -> Depthwise:
+    """For single grey images (n, 1, h, w)."""
+    network = Depthwise("Hardswish", squeeze=True)
+    network.first[0] = nn.Conv2d(1, 32, 3, 2, 1, bias=False)
+    return network
+
+
 def main() -> None:
     from train_builtin import distort, samples
 

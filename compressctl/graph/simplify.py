@@ -11,6 +11,7 @@ import onnxruntime
 
 from compressctl.core.errors import StageError
 from compressctl.core.failures import refused_in
+from compressctl.graph.activations import write_hard_gates
 from compressctl.graph.canonical import canonical
 from compressctl.graph.cast_weights import as_dequantized
 from compressctl.graph.edit import GraphEditor, Replacement
@@ -20,6 +21,7 @@ from compressctl.graph.opset import OLDEST_QUANTIZED_OPSET, raised
 from compressctl.graph.plain_products import as_plain_products
 from compressctl.graph.schema import without_defaults
 from compressctl.graph.session import open_graph, quiet_options
+from compressctl.graph.shapes import shapes
 from compressctl.graph.shortcuts import shortcuts_as_convolutions
 from compressctl.graph.tensors import copy_of, move_to_files
 
@@ -28,7 +30,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same function with fewer nodes, every node named, every constant an initializer; the input is not changed.
 
     ONNX Runtime's basic level does the folding (standard operators only, the same for every runtime); then a spatial mean
-    becomes the pooling that has an integer kernel, and a shortcut without weights the convolution that has one. Weights that are stored as integers stay integers, behind a
+    becomes the pooling that has an integer kernel, a shortcut without weights the convolution that has one, and a HardSwish in four nodes two. Weights that are stored as integers stay integers, behind a
     DequantizeLinear. Products with constant weights are plain ones (see `plain_products`). The graph is canonical, computes in float32, and is in an opset from OLDEST_QUANTIZED_OPSET on where it
     can be converted. Raises StageError when ONNX Runtime cannot load the graph, OSError or MachineError when the machine stops it.
     """
@@ -37,6 +39,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     folded = onnx.shape_inference.infer_shapes(without_defaults(canonical(_fold(model))))
     _mean_to_pool(folded.graph)
     shortcuts_as_convolutions(folded.graph, _channels(folded.graph))
+    write_hard_gates(folded.graph, {name: len(sizes) for name, sizes in shapes(folded).items() if sizes is not None})
     return folded
 
 

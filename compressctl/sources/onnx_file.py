@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compressctl.graph.model_file import Parsed
     from compressctl.sources.params import OnnxParams
 
-VERSION = 2
+VERSION = 3
 _MOST_NUMBERS = 1 << 30
 """In one input: 4 GiB of float32."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from compressctl.graph.activations import Kind
 from compressctl.sources.graph_network.recurrent import recurrent
 
 _CONVOLUTIONS: Sequence[Callable[..., nn.Module]] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -215,6 +217,17 @@ _ACTIVATIONS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "Softplus": lambda attributes: nn.Softplus(),
     "Softsign": lambda attributes: nn.Softsign(),
 }
+
+
+SPELLED: Mapping[Kind, tuple[str, Mapping[str, Any], Callable[[], nn.Module]]] = {
+    "hard_swish": ("HardSwish", {}, nn.Hardswish),
+    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}, nn.Hardsigmoid),
+    "silu": ("Sigmoid", {}, nn.SiLU),
+    "gelu": ("Gelu", {}, nn.GELU),
+    "gelu_tanh": ("Gelu", {}, partial(nn.GELU, "tanh")),
+    "mish": ("Mish", {}, nn.Mish),
+}
+"""Of activations in several nodes: the operator that means the same, its attributes, and the module."""
 
 
 _MAKERS: Mapping[str, Callable[[tuple[str, ...], Mapping[str, Any], Stored], Layer | None]] = {

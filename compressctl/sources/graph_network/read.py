@@ -13,10 +13,11 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from compressctl.core.errors import UsageError
+from compressctl.graph.activations import spelled_out, unread_inside
 from compressctl.graph.opset import STANDARD, opset_of
 from compressctl.graph.shapes import shapes
 from compressctl.graph.tensors import to_array
-from compressctl.sources.graph_network.layers import Layer, Stored, layer_of
+from compressctl.sources.graph_network.layers import SPELLED, Layer, Stored, layer_of
 from compressctl.sources.graph_network.network import AS_THEMSELVES, LAYER, GraphNetwork
 from compressctl.sources.graph_network.numbers import COUNTED
 from compressctl.sources.graph_network.operators import OPERATORS
@@ -67,6 +68,9 @@ class _Reader:
         self._merged: set[str] = set()
         self._makers = {name: node for node in graph.node for name in node.output}
         self._fold_views()
+        spelled = list(spelled_out(graph, self._ranks))
+        self._activations = {one.nodes[0].name: one for one in spelled}
+        self._merged |= unread_inside(graph, spelled)
 
     def _fold_views(self) -> None:
         """Constants in another shape are constants: exporters of Paddle reshape every bias."""
@@ -100,8 +104,10 @@ class _Reader:
         layer = layer_of(node.op_type, reads, attributes, stored)
         if layer is not None:
             self._add_layer(node, layer, attributes)
-        elif (swished := self._swished(node)) is not None:
-            self._add_layer(node, Layer(nn.SiLU(), (swished,)), {})
+        elif (spelled := self._activations.get(node.name)) is not None:
+            op, own, module = SPELLED[spelled.kind]
+            meant = {**own, "opset": self._opset, "outputs": 1}
+            self._add_layer(node, Layer(module(), (spelled.reads,)), meant, op)
         elif node.op_type not in OPERATORS:
             raise UsageError(
                 f"{CANNOT}: there is no counterpart in torch for node {node.name} ({node.op_type}) with these attributes, or with a weight that is computed",
@@ -111,18 +117,6 @@ class _Reader:
             if node.op_type == "Range":
                 reads = self._whole_numbers(reads, attributes)
             self._made.steps.append(_step(node.op_type, reads, node.output, attributes))
-
-    def _swished(self, node: onnx.NodeProto) -> str | None:
-        """What a product of a tensor with its own Sigmoid is made of; None for any other node. Nothing computes that Sigmoid then, unless others
-        read it too."""
-        for value, gate in (node.input[:2], node.input[1::-1]) if node.op_type == "Mul" else ():
-            maker = self._makers.get(gate)
-            if maker is not None and maker.op_type == "Sigmoid" and maker.input[0] == value:
-                is_read = len(self._readers[gate]) > 1 or gate in self._made.outputs
-                if not is_read:
-                    self._made.steps = [step for step in self._made.steps if step["writes"] != [gate]]
-                return str(value)
-        return None
 
     def _is_whole(self, name: str) -> bool:
         """Whether these are whole numbers, as far as the nodes that make them tell."""
@@ -153,7 +147,10 @@ class _Reader:
                 return reads
         return found if "to" in attributes else reads
 
-    def _add_layer(self, node: onnx.NodeProto, layer: Layer, attributes: Mapping[str, Any]) -> None:
+    def _add_layer(
+        self, node: onnx.NodeProto, layer: Layer, attributes: Mapping[str, Any], op: str | None = None
+    ) -> None:
+        """op: what the node means, where that is not its own operator."""
         module, outputs = layer.module, list(node.output)
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module.bias is None:
             outputs = self._with_bias(node, module) or outputs
@@ -167,7 +164,7 @@ class _Reader:
             padded = f"{outputs[0]}.read"
             self._made.steps.append(_step(op, reads, [padded], {**padding, "opset": self._opset}))
             reads = [padded]
-        self._made.steps.append(_layer_step(path, module, reads, outputs, node.op_type, attributes))
+        self._made.steps.append(_layer_step(path, module, reads, outputs, op or node.op_type, attributes))
 
     def _with_bias(self, node: onnx.NodeProto, module: nn.Linear | nn.modules.conv._ConvNd) -> list[str] | None:
         """What the sum with a stored vector behind a product makes, which becomes the layer's bias; None without one."""

@@ -53,7 +53,7 @@ class CastParams(TechniqueParams):
 
 CAST = TechniqueSpec(
     name="cast",
-    version=3,
+    version=4,
     summary="float16 or bfloat16 instead of float32, in the file alone or in the computation too",
     params=CastParams,
     takes=Form.ONNX,

@@ -245,7 +245,7 @@ class DynamicParams(TechniqueParams):
 
 STATIC = TechniqueSpec(
     name="quantize.static",
-    version=9,
+    version=10,
     summary="integers for weights (8 or 4 bits) and activations (8 bits), ranges fixed by calibration",
     params=StaticParams,
     takes=Form.ONNX,
@@ -264,7 +264,7 @@ STATIC = TechniqueSpec(
 
 WEIGHTS = TechniqueSpec(
     name="quantize.weights",
-    version=8,
+    version=9,
     summary="weights alone in 8, 4, 3 or 2 bits, recurrent layers, embeddings and tied weights included",
     params=WeightsParams,
     takes=Form.ONNX,
@@ -282,7 +282,7 @@ WEIGHTS = TechniqueSpec(
 
 DYNAMIC = TechniqueSpec(
     name="quantize.dynamic",
-    version=6,
+    version=7,
     summary="8-bit weights, and activations quantized while the model runs: for transformers and LSTM layers, without calibration",
     params=DynamicParams,
     takes=Form.ONNX,
@@ -591,7 +591,7 @@ class MixedParams(TechniqueParams):
 
 MIXED = TechniqueSpec(
     name="quantize.mixed",
-    version=10,
+    version=11,
     summary="8 bits, 4 bits or float for each layer, of weights alone too, chosen exactly by measured sensitivity under budgets",
     params=MixedParams,
     takes=Form.ONNX,
