@@ -48,9 +48,7 @@ class Bench:
 
     def recipe(self, candidate: Candidate, budget: Mapping[str, Any] | None = None) -> Recipe:
         """Raises RecipeError where it cannot be one of this model's."""
-        backend = self.subject.content["target"]["backend"]
-        export = {"backend": backend, **({"storage": "compressed"} if candidate.compressed else {})}
-        sections: dict[str, Any] = {"export": [export]}
+        sections: dict[str, Any] = {"export": [self.subject.export(compressed=candidate.compressed)]}
         if budget is not None:
             sections["budget"] = dict(budget)
         return self.subject.recipe(candidate.stages, **sections)

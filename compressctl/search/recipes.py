@@ -65,6 +65,11 @@ def _readable(subject: Subject, candidate: Candidate, budget: Mapping[str, Any] 
         content["data"] = {
             key: value for key, value in content["data"].items() if value is not None or key in ("labels",)
         }
-    export = {"backend": target["backend"], "storage": "compressed"} if candidate.compressed else target["backend"]
-    made = {**content, "target": target, "stages": [dict(stage) for stage in candidate.stages], "export": [export]}
+    export = subject.export(compressed=candidate.compressed)
+    made = {
+        **content,
+        "target": target,
+        "stages": [dict(stage) for stage in candidate.stages],
+        "export": [export if len(export) > 1 else export["backend"]],
+    }
     return made if not budget else {**made, "budget": dict(budget)}

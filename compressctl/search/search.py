@@ -76,6 +76,8 @@ def _search(
 ) -> Search:
     clock = Clock(request.seconds)
     subject = subject_of(asked, output)
+    if request.goal.smaller is not None or request.goal.size_bytes is not None:
+        subject = _with_short_names(subject)
     costs = None
     if request.costs is not None:
         costs = read_costs(request.costs, subject.content["target"])
@@ -104,6 +106,17 @@ def _search(
     shutil.rmtree(output / "work", ignore_errors=True)
     write(found, output)
     return found
+
+
+def _with_short_names(subject: Subject) -> Subject:
+    """Where the size is limited: names of tensors are a tenth of a small network's file in 4 bits."""
+    made = replace(subject, short_names=True)
+    if "names" not in made.export():
+        return subject
+    note = (
+        "Size is limited: tensors and nodes between inputs and outputs have names of a letter or two (`names: short`)."
+    )
+    return replace(made, notes=(*subject.notes, note))
 
 
 def _fairly_judged(

@@ -33,12 +33,20 @@ class Subject:
     """content: a recipe's, without stages, deliverables and budget; its paths start from base, the search's folder.
 
     deals_samples: whether nobody said which samples choose and which calibrate. notes: what was guessed, or is not used.
+    short_names: whether files say little of where their tensors come from, so that they are smaller.
     """
 
     content: dict[str, Any]
     base: Path
     deals_samples: bool = False
     notes: tuple[str, ...] = ()
+    short_names: bool = False
+
+    def export(self, *, compressed: bool = False) -> dict[str, Any]:
+        """The section of the one file that is made. compressed: stored so, where ONNX Runtime unpacks it."""
+        backend = self.content["target"]["backend"]
+        short = {"names": "short"} if self.short_names and backend == "onnxruntime" else {}
+        return {"backend": backend, **({"storage": "compressed"} if compressed else {}), **short}
 
     def recipe(self, stages: Sequence[Mapping[str, Any]] = (), **sections: Any) -> Recipe:
         """With these stages, read and checked. sections: others of a recipe. Raises RecipeError."""

@@ -157,6 +157,14 @@ def test_codes_in_the_file_are_the_plans(tmp_path: Path) -> None:
     assert not any(tensor.name in ("w1", "w2", "w3") for tensor in emitted.graph.initializer)
 
 
+def test_zero_points_of_biases_are_all_0_and_are_left_out() -> None:
+    emitted = emit(_planned(_residual()), TARGET)
+    types = {tensor.name: tensor.data_type for tensor in emitted.graph.initializer}
+    reads = [list(node.input) for node in emitted.graph.node if node.op_type == "DequantizeLinear"]
+    assert {len(names) for names in reads if types.get(names[0]) == onnx.TensorProto.INT32} == {2}
+    assert {len(names) for names in reads if types.get(names[0]) == onnx.TensorProto.INT8} == {3}
+
+
 @pytest.mark.parametrize("bias_shape", [(5,), (1, 5), (1,)])
 def test_a_gemm_bias_of_any_shape_is_understood(bias_shape: tuple[int, ...]) -> None:
     body = _residual()

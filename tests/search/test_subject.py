@@ -1,5 +1,6 @@
 """What is named on the command line, as a recipe without stages."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,20 @@ def test_a_points_recipe_gives_what_the_search_measured(folder: Path, tmp_path: 
     assert written.data is not None
     assert measured.data is not None
     assert written.data.sizes.validation == measured.data.sizes.validation == 4
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_short_names_are_said_in_what_is_measured_and_in_the_recipe(
+    folder: Path, tmp_path: Path, compressed: bool
+) -> None:
+    subject = replace(subject_of(Asked(str(folder / "net.onnx")), tmp_path), short_names=True)
+    one = Candidate("float16", "float16", "", "plain", ({"use": "cast"},), compressed=compressed)
+    written = load(tmp_path / write_point(tmp_path, subject, one))
+    measured = subject.recipe(one.stages, export=[subject.export(compressed=compressed)])
+    assert written.export == measured.export
+    assert written.resolved["export"][0]["names"] == "short"
+    elsewhere = replace(subject, content={**subject.content, "target": {"backend": "openvino"}})
+    assert elsewhere.export() == {"backend": "openvino"}
 
 
 def test_a_readable_recipe_says_nothing_that_is_a_default(folder: Path, tmp_path: Path) -> None:

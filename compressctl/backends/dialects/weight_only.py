@@ -223,13 +223,15 @@ def dequantized(
 ) -> onnx.NodeProto:
     """A DequantizeLinear of stored codes. of: what the names of its constants begin with.
 
-    Of blocks whose zero points are all 0 these are left out, as the operator allows: OpenVINO subtracts them at every call.
+    Of blocks and of biases whose zero points are all 0 these are left out, as the operator allows: OpenVINO subtracts those of blocks at every call,
+    and of small files those of biases are some hundredths.
     """
     inputs = [
         editor.constant(codes, *of, "codes"),
         editor.constant(np.asarray(quant.scale, np.float32), *of, "scale"),
     ]
-    if quant.block is None or bits_of(quant) == 8 or np.any(quant.zero_point):
+    is_left_out = quant.dtype == "int32" or (quant.block is not None and bits_of(quant) != 8)
+    if not is_left_out or np.any(quant.zero_point):
         inputs.append(editor.constant(np.asarray(quant.zero_point).astype(quant.dtype), *of, "zero_point"))
     node = helper.make_node("DequantizeLinear", inputs, [output], editor.name(output, "node"))
     if quant.axis is not None:
