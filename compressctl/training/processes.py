@@ -75,14 +75,32 @@ class Processes:
 
         torch's SyncBatchNorm does the same on GPUs alone, and as another class of module.
         """
-        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)] if self.count > 1 else []
-        for norm in norms:
-            norm.forward = partial(_shared_forward, norm)  # type: ignore[method-assign]
-        try:
+        with _sharing(_norms(network) if self.count > 1 else ()):
             yield
-        finally:
-            for norm in norms:
-                del norm.forward
+
+
+@contextmanager
+def norms_as_in(network: nn.Module, other: nn.Module) -> Iterator[None]:
+    """While those of network use the whole batch's statistics, so do those of another that computes with its weights."""
+    is_shared = any("forward" in vars(norm) for norm in _norms(network))
+    with _sharing(_norms(other) if is_shared else ()):
+        yield
+
+
+def _norms(network: nn.Module) -> Iterator[_BatchNorm]:
+    return (module for module in network.modules() if isinstance(module, _BatchNorm))
+
+
+@contextmanager
+def _sharing(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    changed = list(norms)
+    for norm in changed:
+        norm.forward = partial(_shared_forward, norm)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for norm in changed:
+            del norm.forward
 
 
 def join(count: int) -> Processes:

@@ -52,18 +52,7 @@ def main(checkpoints: Path | None, weights: Path, params: dict[str, Any]) -> Non
     """
     told = dict(params)
     dropout = told.pop("dropout", 0.0)
-    sizes = SplitSizes(calibration=100, validation=150, test=1000)
-    data = load_dataset(DataSection("digits", DigitsParams(), sizes), Path(), 0)
-    run = RunContext(
-        3,
-        Events(),
-        Path(),
-        Target("onnxruntime"),
-        data=data,
-        metric=metrics.get("accuracy"),
-        checkpoint=checkpoints,
-        processes=int(os.environ.get("WORLD_SIZE", "1")),
-    )
+    run = _run(checkpoints)
     torch.manual_seed(1)
     body = nn.Sequential(untrained("digits-resnet"), nn.Dropout(dropout))
     model = replace(load(BuiltinParams(name="digits-resnet"), Path(), 0), body=body)
@@ -72,6 +61,33 @@ def main(checkpoints: Path | None, weights: Path, params: dict[str, Any]) -> Non
     if os.environ.get("RANK", "0") == "0":
         save_file({**trained.network.state_dict(), "seen": hook.seen}, weights)
         print(json.dumps(trained.facts), flush=True)
+
+
+def supernet(weights: Path, params: dict[str, Any]) -> None:
+    """Trains a supernet of a network that has not learned anything yet. Prints the stage's facts as JSON."""
+    from compressctl.techniques.search.params import SupernetParams
+    from compressctl.techniques.search.supernet import apply
+
+    torch.manual_seed(1)
+    model = replace(load(BuiltinParams(name="digits-resnet"), Path(), 0), body=untrained("digits-resnet"))
+    result = apply(model, SupernetParams(**params), replace(_run(None), task="classification"))
+    if os.environ.get("RANK", "0") == "0":
+        save_file(result.model.body.state_dict(), weights)
+        print(json.dumps(result.facts, default=str), flush=True)
+
+
+def _run(checkpoints: Path | None) -> RunContext:
+    sizes = SplitSizes(calibration=100, validation=150, test=1000)
+    return RunContext(
+        3,
+        Events(),
+        Path(),
+        Target("onnxruntime"),
+        data=load_dataset(DataSection("digits", DigitsParams(), sizes), Path(), 0),
+        metric=metrics.get("accuracy"),
+        checkpoint=checkpoints,
+        processes=int(os.environ.get("WORLD_SIZE", "1")),
+    )
 
 
 def until_stalled(*processes: Running) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 from support import warm  # noqa: E402
 from support.together import Together, run_together  # noqa: E402
-from support.train_in_child import main, until_stalled  # noqa: E402
+from support.train_in_child import main, supernet, until_stalled  # noqa: E402
 from support.warm import Running  # noqa: E402
 
 from compressctl.training.data import TensorBatch  # noqa: E402
@@ -59,6 +59,19 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         moved = (one[f"0.{name}"] - value).norm()
         apart = (one[f"0.{name}"] - two[f"0.{name}"]).norm()
         assert apart <= 1e-2 * moved + 1e-6, name
+
+
+def test_a_supernet_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    params = {**GENTLE, "epochs": 1, "mixup": 0.0}
+    alone = warm.start(supernet, (tmp_path / "one", params), tmp_path, {**os.environ, "OMP_NUM_THREADS": "1"})
+    of_one = finish(alone)
+    of_two = finish(*run_together(2, supernet, (tmp_path / "two", params), tmp_path, os.environ))
+    assert of_two["processes"] == 2
+    assert of_two["loss"] == pytest.approx(of_one["loss"], rel=1e-5)
+    one, two = (load_file(tmp_path / name) for name in ("one", "two"))
+    for name, value in one.items():
+        if value.is_floating_point():
+            assert (value - two[name]).norm() <= 1e-3 * value.norm() + 1e-6, name
 
 
 def test_two_processes_that_were_killed_resume_to_the_same_bits(tmp_path: Path) -> None:

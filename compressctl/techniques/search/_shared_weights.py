@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressctl.techniques.search._space import Subnetwork
+from compressctl.training.processes import norms_as_in
 
 _KEPT = 64
 """Subnetworks whose places are remembered."""
@@ -42,7 +43,8 @@ class SharedWeights:
             name: whole[name.removeprefix(prefix)].reshape(-1)[place].reshape(place.shape)
             for name, place in places.items()
         }
-        return torch.func.functional_call(skeleton, given, inputs)
+        with norms_as_in(network, skeleton):
+            return torch.func.functional_call(skeleton, given, inputs)
 
     def _skeleton(self, subnetwork: Subnetwork, device: torch.device) -> tuple[nn.Module, dict[str, Tensor]]:
         if subnetwork not in self._known:
