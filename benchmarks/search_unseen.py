@@ -1,6 +1,6 @@
 """`compressctl auto` on networks and data that no search of this project was tried on before, beside recipes of one technique each.
 
-    python benchmarks/search_unseen.py [--models mobile vit] [--epochs 4] [--time 30m] [--folder FOLDER]
+    python benchmarks/search_unseen.py [--models mobile vit] [--part search techniques] [--epochs 4] [--time 30m] [--folder FOLDER]
 
 COMPRESSCTL_FASHION names the folder that train_vit.py wrote (benchmarks/README.md). mobile: a small MobileNet with HardSwish and squeeze-and-excitation, trained here for six epochs on Fashion-MNIST;
 vit: train_vit.py's vision transformer of 196 tokens. The command is the one of search_resnet20.py with its defaults: a point may be lost, nothing else is asked. Recipes of one technique train as
@@ -27,6 +27,7 @@ from torch.nn import functional
 
 ROOT = Path(__file__).parent.parent
 _DROP = 1.0
+_PARTS = ("search", "techniques")
 _MEAN, _STD, _BATCH = 0.286, 0.353, 128
 
 
@@ -65,7 +66,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--time", default="30m", help="of each search")
-    parser.add_argument("--only-search", action="store_true")
+    parser.add_argument("--part", nargs="*", choices=_PARTS, default=list(_PARTS))
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "search" / "unseen")
     asked = parser.parse_args()
     if "COMPRESSCTL_FASHION" not in os.environ:
@@ -81,11 +82,10 @@ def _network(name: str, asked: argparse.Namespace) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     if name == "mobile" and not (data / network.weights).is_file():
         _train(data)
-    found = _searched(name, folder, network, data, asked)
-    singles = [] if asked.only_search else [
-        _single(name, technique, stages, folder, network, data) for technique, stages in _singles(network, asked.epochs).items()
-    ]  # fmt: skip
-    best = max((row.gain for row in singles if row.lost <= _DROP), default=0.0)
+    found = _searched(name, folder, network, data, asked) if "search" in asked.part else None
+    techniques = _techniques(network, asked.epochs) if "techniques" in asked.part else {}
+    rows = [_single(name, one, stages, folder, network, data) for one, stages in techniques.items()]
+    best = max((row.gain for row in rows if row.lost <= _DROP), default=0.0)
     return found is not None and found.lost <= _DROP and found.gain > best
 
 
@@ -111,7 +111,7 @@ def _recipe(network: Network, data: Path, stages: list[dict[str, Any]]) -> dict[
     }  # fmt: skip
 
 
-def _singles(network: Network, epochs: int) -> dict[str, list[dict[str, Any]]]:
+def _techniques(network: Network, epochs: int) -> dict[str, list[dict[str, Any]]]:
     taught = {
         "id": "taught", "use": "distill.logits", "teacher": "original", "epochs": epochs, "optimizer": "adamw",
         "learning_rate": network.rate, "batch_size": _BATCH,

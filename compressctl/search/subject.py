@@ -19,7 +19,7 @@ from compressctl.recipe.schema import Recipe
 from compressctl.search.paths import moved
 
 _BUILTIN = "builtin:"
-_YAML = (".yaml", ".yml")
+_YAML = (".yaml", ".yml", ".json")
 _JUDGING = ("task", "metric", "decode", "loss", "heads", "data")
 _OWN = ("stages", "search", "export", "budget")
 """What a search makes itself."""

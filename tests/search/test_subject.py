@@ -66,6 +66,12 @@ def test_what_is_no_model_is_refused(model: str, tmp_path: Path) -> None:
         subject_of(Asked(model), tmp_path)
 
 
+def test_a_recipe_in_json_is_a_recipe_as_it_is_elsewhere(folder: Path, tmp_path: Path) -> None:
+    recipe = folder / "net.json"
+    recipe.write_text('{"recipe": "compressctl/v1", "model": {"source": "onnx", "path": "net.onnx"}, "stages": []}')
+    assert subject_of(Asked(str(recipe)), tmp_path).content["model"]["source"] == "onnx"
+
+
 def test_a_points_recipe_gives_what_the_search_measured(folder: Path, tmp_path: Path) -> None:
     subject = subject_of(Asked(str(folder / "net.onnx"), str(folder / "recorded")), tmp_path).dealt(4, 4)
     one = Candidate(
