@@ -128,7 +128,7 @@ class TechniqueParams(Section):
         """What is wrong with these params beyond what each field refuses, as far as it shows before a weight is loaded."""
         for name, section in self._sections().items():
             if section.is_training and facts.form is Form.ONNX:
-                hint = f"leave {name} out, or give the model as torch (source: python)"
+                hint = f"leave {name} out, or give the model as torch (source: python, or trainable: true beside source: onnx)"
                 yield Problem("training needs a torch model, but the model is an ONNX graph here", name, hint)
             yield from (replace(problem, path=f"{name}.{problem.path}") for problem in section.problems(facts))
 

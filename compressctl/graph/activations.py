@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,11 +17,15 @@ from compressctl.graph.opset import STANDARD
 
 Kind = Literal["hard_swish", "hard_sigmoid", "silu", "gelu", "gelu_tanh", "mish"]
 
-_X = np.concatenate([np.linspace(-8, 8, 161), [-100.0, -30.0, -15.0, -10.0, 10.0, 15.0, 30.0, 100.0]])
-"""Where functions are compared: densely where they bend, and far out, where one that is cut off shows itself."""
+_FAR = np.array([10.0, 15.0, 30.0, 100.0, 1e3, 1e5, 1e8, 1e30])
+_X = np.concatenate([np.linspace(-8, 8, 161), _FAR, -_FAR])
+"""Where functions are compared: densely where they bend, and far out, where one that is cut off shows itself, as at the ends of 8 or 16 bits."""
 
 _SAME = 1e-5
 """Constants that were rounded to float32 or to six digits make no other function."""
+
+_COMPUTED = (np.float32, np.float16)
+"""What numbers beside such a tensor are stored as."""
 
 _MOST_NODES = 10
 """The longest spelling that is known, GELU by tanh, has eight."""
@@ -38,14 +42,21 @@ def _tanh_gelu(x: np.ndarray) -> np.ndarray:
     return found
 
 
-_KNOWN: Mapping[Kind, np.ndarray] = {
-    "hard_swish": _X * _hard_sigmoid(_X),
-    "hard_sigmoid": _hard_sigmoid(_X),
-    "silu": _X / (1 + np.exp(-_X)),
-    "gelu": _X * 0.5 * (1 + _erf(_X / math.sqrt(2))),
-    "gelu_tanh": _tanh_gelu(_X),
-    "mish": _X * np.tanh(np.log1p(np.exp(_X))),
-}
+def _known(x: np.ndarray) -> dict[Kind, np.ndarray]:
+    with np.errstate(over="ignore"):
+        return {
+            "hard_swish": x * _hard_sigmoid(x),
+            "hard_sigmoid": _hard_sigmoid(x),
+            "silu": x / (1 + np.exp(-x)),
+            "gelu": x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+            "gelu_tanh": _tanh_gelu(x),
+            "mish": x * np.tanh(np.logaddexp(x, 0)),
+        }
+
+
+_KNOWN = _known(_X)
+_GLANCE = 110
+"""A place in _X, 3.0, where all of them differ from each other and from most else."""
 
 _Given = Sequence[Any]
 """Arrays and numbers, None for an input that is left out."""
@@ -87,25 +98,29 @@ class Activation:
 
 
 def spelled_out(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> Iterator[Activation]:
-    """Those of at least two nodes, in the graph and its bodies, the last first; none lies within another. The graph is canonical."""
+    """Those of at least two nodes, in the graph and its bodies, the last first; none lies within another, and each in one body whole. The graph is
+    canonical; what computes in float64 is left alone, which few kernels of activations do."""
     for place, looked_up in places(graph):
+        own = {node.name for node in place.node}
         inside: set[str] = set()
         for node in reversed(place.node):
-            found = None if node.name in inside else _activation(node, looked_up, ranks)
+            found = None if node.name in inside else _activation(node, looked_up, own, ranks)
             if found is not None:
                 inside.update(part.name for part in found.nodes)
                 yield found
 
 
 def write_hard_gates(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
-    """Write in place every HardSwish and HardSigmoid that is spelled out as HardSigmoid, and a product: runtimes run those in one or two passes, where
-    the sum, the two ends and the quotient take one each. Source: ONNX operators HardSigmoid-6, HardSwish-14."""
-    written = [
-        one
-        for one in spelled_out(graph, ranks)
-        if one.kind == "hard_sigmoid" or (one.kind == "hard_swish" and len(one.nodes) > 2)
-    ]
-    by_last, unread = {one.nodes[0].name: one for one in written}, unread_inside(graph, written)
+    """Write in place every HardSwish and HardSigmoid that is spelled out as HardSigmoid, and a product, unless the graph had more nodes then: runtimes
+    run those in one or two passes, where the sum, the two ends and the quotient take one each. Source: ONNX operators HardSigmoid-6, HardSwish-14."""
+    written = [one for one in spelled_out(graph, ranks) if one.kind in ("hard_swish", "hard_sigmoid")]
+    while True:
+        unread = unread_inside(graph, written)
+        shorter = [one for one in written if _saves(one, unread)]
+        if len(shorter) == len(written):
+            break
+        written = shorter
+    by_last = {one.nodes[0].name: one for one in written}
     editor = GraphEditor(graph)
 
     def replaced(node: onnx.NodeProto) -> Replacement:
@@ -115,6 +130,11 @@ def write_hard_gates(graph: onnx.GraphProto, ranks: Mapping[str, int]) -> None:
         return None if one is None else _with_gate(one, editor)
 
     editor.replace_nodes(replaced)
+
+
+def _saves(one: Activation, unread: set[str]) -> bool:
+    gone = 1 + sum(node.name in unread for node in one.nodes[1:])
+    return gone > (2 if one.kind == "hard_swish" else 1)
 
 
 def _with_gate(one: Activation, editor: GraphEditor) -> list[onnx.NodeProto]:
@@ -129,7 +149,8 @@ def _with_gate(one: Activation, editor: GraphEditor) -> list[onnx.NodeProto]:
 
 
 def unread_inside(graph: onnx.GraphProto, found: Sequence[Activation]) -> set[str]:
-    """Names of the nodes inside that nothing reads any more once the last of each writes the result by itself."""
+    """Names of the nodes inside that nothing reads any more once the last of each writes the result by itself, from what it reads."""
+    still_read = {one.reads for one in found}
     readers: dict[str, set[str]] = {}
     outputs: set[str] = set()
     for _, looked_up in places(graph):
@@ -139,15 +160,18 @@ def unread_inside(graph: onnx.GraphProto, found: Sequence[Activation]) -> set[st
     lasts = {one.nodes[0].name for one in found}
     gone = set(lasts)
     for node in (node for one in found for node in one.nodes[1:]):  # readers before what they read
-        if node.output[0] not in outputs and readers.get(node.output[0], set()) <= gone:
+        name = node.output[0]
+        if name not in outputs | still_read and readers.get(name, set()) <= gone:
             gone.add(node.name)
     return gone - lasts
 
 
-def _activation(node: onnx.NodeProto, looked_up: GraphIndex, ranks: Mapping[str, int]) -> Activation | None:
+def _activation(
+    node: onnx.NodeProto, looked_up: GraphIndex, own: Container[str], ranks: Mapping[str, int]
+) -> Activation | None:
     if node.op_type not in _LAST or not _is_known(node):
         return None
-    region = _behind(node, looked_up)
+    region = _behind(node, looked_up, own)
     if len(region) < 2 or not any(part.op_type in _BENT for part in region):
         return None
     written = {part.output[0]: part for part in region}
@@ -160,13 +184,15 @@ def _activation(node: onnx.NodeProto, looked_up: GraphIndex, ranks: Mapping[str,
     return None
 
 
-def _behind(node: onnx.NodeProto, looked_up: GraphIndex) -> list[onnx.NodeProto]:
-    """The node and the elementwise ones that it is made by, the nearest first."""
+def _behind(node: onnx.NodeProto, looked_up: GraphIndex, own: Container[str]) -> list[onnx.NodeProto]:
+    """The node and the elementwise ones of its graph that it is made by, the nearest first."""
     found = [node]
     for part in found:
         for name in part.input:
             maker = looked_up.producers.get(name)
-            if maker is not None and _is_known(maker) and maker not in found and len(found) < _MOST_NODES:
+            if maker is None or maker.name not in own or not _is_known(maker) or len(found) == _MOST_NODES:
+                continue
+            if maker not in found:
                 found.append(maker)
     return found
 
@@ -194,7 +220,7 @@ class _Reader:
     def _constant(self, name: str) -> np.ndarray | None:
         """A single number that leaves the tensor's shape alone."""
         value = self._looked_up.array(name)
-        is_number = value is not None and value.size == 1 and value.ndim <= self._rank and value.dtype.kind == "f"
+        is_number = value is not None and value.size == 1 and value.ndim <= self._rank and value.dtype in _COMPUTED
         return np.asarray(value, np.float64).reshape(()) if is_number else None
 
     def _run(self, node: onnx.NodeProto) -> np.ndarray | None:
@@ -209,8 +235,9 @@ class _Reader:
 def _kind(values: np.ndarray | None) -> Kind | None:
     if values is None or values.shape != _X.shape:
         return None
-    same = (kind for kind, known in _KNOWN.items() if np.allclose(values, known, rtol=_SAME, atol=_SAME))
-    return next(same, None)
+    at = values[_GLANCE]
+    near = (kind for kind, known in _KNOWN.items() if abs(at - known[_GLANCE]) <= _SAME * (1 + abs(known[_GLANCE])))
+    return next((kind for kind in near if np.allclose(values, _KNOWN[kind], rtol=_SAME, atol=_SAME)), None)
 
 
 def _gate(x: np.ndarray, node: onnx.NodeProto) -> np.ndarray:

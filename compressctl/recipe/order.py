@@ -271,7 +271,7 @@ def _problems(recipe: Recipe, stage: Stage, spec: TechniqueSpec, path: str, fact
         yield Problem(
             f"{stage.use} trains or edits a torch model, but the model is an ONNX graph here",
             f"{path}.use",
-            "put it before the stages that work on ONNX graphs, and give the model as torch (source: python)",
+            "put it before the stages that work on ONNX graphs, and give the model as torch (source: python, or trainable: true beside source: onnx)",
         )
     elif facts.quantized and isinstance(stage.params, TechniqueParams) and not _takes_it(stage.params, facts):
         yield Problem("the model is already quantized by an earlier stage", f"{path}.use", _quantize_once(spec))

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support.spelled import ALL, GATE, SHAPE, SPELLINGS, Expression, Writer, model_of
 
 from compressctl.graph.activations import spelled_out, write_hard_gates
@@ -74,13 +74,78 @@ def test_hard_gates_become_one_node_and_at_most_a_product_and_compute_the_same(k
     np.testing.assert_allclose(run(model)[0], before[0], atol=1e-5)
 
 
-def test_what_others_read_inside_is_kept() -> None:
-    model = model_of(("Mul", "x", GATE[1]), outputs=["made_1"])
+def test_what_others_read_inside_is_kept_and_nothing_written_that_saves_no_node() -> None:
+    model = model_of(("Mul", "x", GATE[1]), outputs=["made_0"])
     before = run(model)
     write_hard_gates(model.graph, RANKS)
-    assert sorted(node.op_type for node in model.graph.node) == ["Add", "Add", "Clip", "HardSigmoid", "Mul"]
+    assert [node.op_type for node in model.graph.node] == ["Add", "HardSigmoid", "Mul", "Add"]
     for found, known in zip(run(model), before, strict=True):
         np.testing.assert_allclose(found, known, atol=1e-5)
+    model = model_of(("Mul", "x", GATE[1]), outputs=["made_1"])
+    unchanged = model.SerializeToString()
+    write_hard_gates(model.graph, RANKS)
+    assert model.SerializeToString() == unchanged
+
+
+CLAMPED: Sequence[Expression] = tuple(
+    outside
+    for end in (127.0, 200.0, 65504.0)
+    for inside in (("Mul", "x", GATE[1]), ("Mul", "x", ("Sigmoid", "x")))
+    for outside in (("Clip", inside, -end, end), ("Min", inside, end))
+)
+
+
+@pytest.mark.parametrize("spelling", CLAMPED)
+def test_ends_that_no_sample_reaches_are_kept(spelling: Expression) -> None:
+    model = model_of(spelling)
+    (found,) = spelled_out(model.graph, RANKS)
+    assert found.nodes[0].op_type == "Mul"
+    write_hard_gates(model.graph, RANKS)
+    assert {"Clip", "Min"} & {node.op_type for node in model.graph.node}
+
+
+def test_what_another_activation_reads_stays() -> None:
+    gate = GATE[1]
+    for spelling in (
+        ("Add", ("Mul", "x", gate), ("Mul", gate, ("Div", ("Clip", ("Add", gate, 3.0), 0.0, 6.0), 6.0))),
+        ("Add", ("Mul", "x", gate), _gated(("Add", "x", 3.0))),
+    ):
+        model = model_of(spelling)
+        before = run(model)
+        write_hard_gates(model.graph, RANKS | dict.fromkeys((f"made_{place}" for place in range(12)), 3))
+        onnx.checker.check_model(model, full_check=True)
+        np.testing.assert_allclose(run(model)[0], before[0], atol=1e-5)
+
+
+def _gated(x: Expression) -> Expression:
+    return ("Mul", x, ("Div", ("Clip", ("Add", x, 3.0), 0.0, 6.0), 6.0))
+
+
+def test_what_computes_in_float64_is_left_alone() -> None:
+    model = model_of(("Mul", "x", GATE[1]))
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    assert not list(spelled_out(model.graph, RANKS))
+
+
+def test_a_gate_around_a_body_is_not_computed_in_it() -> None:
+    made = Writer()
+    gate = made.write(GATE[1])
+    body = helper.make_graph(
+        [helper.make_node("Mul", ["x", gate], ["r"], "inner")], "b", [], [helper.make_tensor_value_info("r", TensorProto.FLOAT, SHAPE)]
+    )  # fmt: skip
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, SHAPE)
+    graph = helper.make_graph(
+        [*made.nodes, helper.make_node("If", ["c"], ["out"], "if", then_branch=body, else_branch=body)], "g",
+        [value, helper.make_tensor_value_info("c", TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, SHAPE)], made.constants,
+    )  # fmt: skip
+    model = canonical(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    write_hard_gates(model.graph, RANKS)
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["HardSigmoid", "If"]
 
 
 def test_what_nothing_read_before_stays_as_it_was() -> None:

@@ -73,6 +73,7 @@ class GraphNetwork(nn.Module):
         op, attributes = step["op"], step["attributes"]
         if op == LAYER:
             module = self.get_submodule(step["path"])
+            given = [value if value is None else numbers.as_tensor(value, like=given) for value in given]
             made = module(*given)
             if step["attributes"] and type(module).__name__ == step["kind"] and torch.onnx.is_in_onnx_export():
                 return [_node(step["node"], [value for value in given if isinstance(value, Tensor)], attributes, made)]

@@ -36,6 +36,8 @@ _SETTINGS = {"Resize": (1, 2, 3), "Upsample": (1,), "Pad": (2,)}
 
 _VIEWS = ("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity")
 
+_CONSTANTS = "constants_of_graph"
+
 _BIASES = ("Add", "Sub", "Mul", "Div", "Pow")
 
 
@@ -71,6 +73,9 @@ class _Reader:
         spelled = list(spelled_out(graph, self._ranks))
         self._activations = {one.nodes[0].name: one for one in spelled}
         self._merged |= unread_inside(graph, spelled)
+        self._inside = {node.name for one in spelled for node in one.nodes}
+        self._reserved = frozenset((*dir(self._made), _CONSTANTS))
+        self._unplaced: list[tuple[dict[str, Any], nn.Module, str]] = []
 
     def _fold_views(self) -> None:
         """Constants in another shape are constants: exporters of Paddle reshape every bias."""
@@ -93,6 +98,8 @@ class _Reader:
             if node.name not in self._merged:
                 self._read(node)
         network = self._made
+        for step, module, name in self._unplaced:
+            step["path"] = self._placed(module, name)
         self._place_constants()
         network.last = {name: place for place, step in enumerate(network.steps) for name in step["reads"]}
         return network.eval()
@@ -157,14 +164,18 @@ class _Reader:
         if layer.weight is not None:
             shared = self._weights.setdefault(layer.weight, module.weight)  # type: ignore[arg-type]
             module.weight = shared
-        path = self._placed(module, node.name)
+        has_weights = any(True for _ in module.parameters())
+        path = self._placed(module, node.name) if has_weights else ""
         reads = list(layer.reads)
         if layer.before is not None:
             op, padding = layer.before
             padded = f"{outputs[0]}.read"
             self._made.steps.append(_step(op, reads, [padded], {**padding, "opset": self._opset}))
             reads = [padded]
-        self._made.steps.append(_layer_step(path, module, reads, outputs, op or node.op_type, attributes))
+        step = _layer_step(path, module, reads, outputs, op or node.op_type, attributes)
+        self._made.steps.append(step)
+        if not has_weights:  # names belong to layers that hold something first
+            self._unplaced.append((step, module, node.name))
 
     def _with_bias(self, node: onnx.NodeProto, module: nn.Linear | nn.modules.conv._ConvNd) -> list[str] | None:
         """What the sum with a stored vector behind a product makes, which becomes the layer's bias; None without one."""
@@ -172,6 +183,7 @@ class _Reader:
         if (
             len(readers) != 1
             or readers[0].op_type != "Add"
+            or readers[0].name in self._inside
             or any(out.name == node.output[0] for out in self._graph.output)
         ):
             return None
@@ -189,7 +201,7 @@ class _Reader:
         read = {name: step for step in self._made.steps for name in step["reads"]}
         settings = _settings(self._made.steps) | _counted_with(self._made.steps, self._constants)
         holder = nn.Module()
-        self._made.add_module("constants_of_graph", holder)
+        self._made.add_module(_CONSTANTS, holder)
         wanted = [*read, *self._made.outputs]
         for name in dict.fromkeys(wanted):
             values = self._constants.get(name)
@@ -207,22 +219,23 @@ class _Reader:
                 holder.register_parameter(own, nn.Parameter(tensor))
             else:
                 holder.register_buffer(own, tensor)
-            self._made.constants[name] = f"constants_of_graph.{own}"
+            self._made.constants[name] = f"{_CONSTANTS}.{own}"
 
     def _placed(self, module: nn.Module, name: str) -> str:
-        """Where the layer stands: after its node's name, in modules that hold others and compute nothing."""
+        """Where the layer stands: after its node's name, in modules that hold others and compute nothing. What would lie within a layer stands beside it."""
         parts = [part for part in (_word(part) for part in re.split(r"[/.]", name)) if part] or ["layer"]
         if len(parts) > 1 and re.fullmatch(
             r"(Conv|ConvTranspose|MatMul|Gemm|BatchNormalization|InstanceNormalization|LayerNormalization|Gather|PRelu|LSTM|GRU)(_\d+)?",
             parts[-1],
         ):
             parts.pop()
-        path, number = ".".join(parts), 1
-        while any(
-            path == taken or taken.startswith(f"{path}.") or path.startswith(f"{taken}.") for taken in self._paths
-        ):
+        base = ".".join(f"{part}_" if part in self._reserved else part for part in parts)
+        while (above := next((taken for taken in self._paths if base.startswith(f"{taken}.")), None)) is not None:
+            base = f"{above}_{base[len(above) + 1 :].replace('.', '_')}"
+        path, number = base, 1
+        while any(path == taken or taken.startswith(f"{path}.") for taken in self._paths):
             number += 1
-            path = ".".join([*parts[:-1], f"{parts[-1]}_{number}"]) if number < 1000 else f"layer_{len(self._paths)}"
+            path = f"{base}_{number}"
         self._paths.add(path)
         holder: nn.Module = self._made
         *containers, last = path.split(".")
@@ -239,7 +252,7 @@ class _Reader:
 def _is_bias(values: np.ndarray, module: nn.Linear | nn.modules.conv._ConvNd) -> bool:
     """Whether each of a layer's outputs has one of these numbers added, all along its other axes."""
     if isinstance(module, nn.Linear):
-        return values.size == module.out_features == values.shape[-1] and values.ndim <= 2
+        return 0 < values.ndim <= 2 and values.size == module.out_features == values.shape[-1]
     behind = module.weight.ndim - 2
     return (
         behind < values.ndim <= behind + 2

@@ -41,10 +41,13 @@ def trainable(model: OnnxModel, path: Path, shapes: Mapping[str, int] | None = N
         shapes or {},
     )
     try:
-        return TorchModel(network_of(_in_single(model.body)), signature)
+        network = network_of(_in_single(model.body))
     except UsageError as error:
         error.message = f"{path}: {error.message}"
         raise
+    if not any(True for _ in network.parameters()):
+        raise UsageError(f"{path}: {CANNOT}: it stores no weight in float32 or in 16 bits", hint=HINT)
+    return TorchModel(network, signature)
 
 
 def _by_samples(spec: TensorSpec, kind: str, path: Path) -> TensorSpec:

@@ -47,7 +47,8 @@ def apply(model: TorchModel, params: ActivationsParams, run: RunContext) -> Stag
     if not found:
         raise NothingToCompressError(
             f"the network has no module of {', '.join(params.of)}",
-            hint="activations that a forward calls as functions are not seen: make modules of them, as in self.act = nn.SiLU()",
+            hint="activations that a forward calls as functions are not seen: make modules of them, as in self.act = nn.SiLU(); "
+            "those of an ONNX file are known by what its nodes compute",
         )
     names = matching(params.match, found, lambda name: (name,), key="match", what="such an activation")
     replaced: dict[str, str] = {}
