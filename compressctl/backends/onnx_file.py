@@ -136,14 +136,15 @@ def save_onnx(proto: onnx.ModelProto, folder: Path) -> tuple[Path, ...]:
     Each file appears whole or not at all. The graph is checked, and changed: constants that one body alone reads move into it.
     """
     constants_beside_readers(proto.graph)
-    _check(proto)
+    check_written(proto)
     with FolderInWriting(folder) as scratch:
         written = reversed(write_model(proto, scratch))
         files = [file.replace(folder / file.name) for file in written]
     return tuple(reversed(files))
 
 
-def _check(proto: onnx.ModelProto) -> None:
+def check_written(proto: onnx.ModelProto) -> None:
+    """Raises StageError that says what is wrong with a graph that was to be written, in its own names."""
     try:
         check_model(proto)
     except Exception as error:

@@ -46,7 +46,7 @@ class OnnxRuntime:
         """
         _require()
         from compressctl.backends.dialects.experts import note as experts_note
-        from compressctl.backends.onnx_file import save_onnx, to_onnx
+        from compressctl.backends.onnx_file import check_written, save_onnx, to_onnx
         from compressctl.backends.onnxruntime.choose import choose_forms
         from compressctl.backends.preprocess import as_served
         from compressctl.backends.releases import note
@@ -57,6 +57,7 @@ class OnnxRuntime:
         forms, notes = choose_forms(model, target)
         proto, stored = as_stored(to_onnx(model, target, forms), target)
         if target.options.get("names") == "short":
+            check_written(proto)  # while what it complains of has names that somebody knows
             proto = with_short_names(proto)
         proto, called = as_served(proto, model.signature, target)
         served = (*note(model, proto, target), *experts_note(proto), *_libraries(proto))
