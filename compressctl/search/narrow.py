@@ -9,7 +9,7 @@ from typing import Any, Literal
 from compressctl.core.patterns import literal
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
-from compressctl.search.space import FEWER_BITS, After, Candidate, Stage, static
+from compressctl.search.space import FEWER_BITS, FOUR_ALONE, After, Candidate, Stage, packs, static
 
 Bits = Literal[8, 4]
 Of = Literal["macs", "parameters"]
@@ -136,14 +136,21 @@ def as_cut(shape: AnyShape) -> Candidate:
     )
 
 
-def on_a_scale(facts: Facts, goal: Goal, training: Mapping[str, Any]) -> Iterator[Candidate]:
-    """Where no limit says how narrow a network has to be: what is harder follows where its gentler one is near."""
+def on_a_scale(
+    facts: Facts, goal: Goal, training: Mapping[str, Any], *, in_floats: bool = False
+) -> Iterator[Candidate]:
+    """Where no limit says how narrow a network has to be: what is harder follows where its gentler one is near. in_floats: whether weights alone are
+    rounded, since integers gain less here."""
     epochs = epochs_of(facts, training)
     whole = Shape(WHOLE, "parameters") if size_is_harder(goal) else Shape(WHOLE, "macs", scope="measured")
     for place, percent in enumerate(_SCALE):
         harder = (After(f"narrow{_SCALE[place - 1]}", "near"),) if place else ()
         shape = replace(whole, percent=percent)
         name = shape.name
+        if in_floats:
+            yield _weights_alone(shape, name, brief_of(epochs), facts, training, harder)
+            yield _weights_alone(shape, f"{name}-long", epochs, facts, training, _mendable(name))
+            continue
         yield _eight(shape, name, brief_of(epochs), training, harder)
         yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
         yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
@@ -235,6 +242,23 @@ def _eight(shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any],
         weight=_work(shape, epochs),
         after=after,
         shape=as_cut(shape).name,
+    )
+
+
+def _weights_alone(
+    shape: Shape, name: str, epochs: int, facts: Facts, training: Mapping[str, Any], after: tuple[After, ...]
+) -> Candidate:
+    """Taught, then computed in floats from weights of 4 bits."""
+    return Candidate(
+        name,
+        FAMILY,
+        f"{shape.words}, {epochs} epochs with the original as teacher, then weights alone in 4 bits",
+        "trained",
+        (*shape.cuts, _taught(epochs, training), FOUR_ALONE),
+        weight=_work(shape, epochs),
+        compressed=packs(facts),
+        risk=FEWER_BITS,
+        after=after,
     )
 
 

@@ -22,6 +22,10 @@ FLOAT16, EIGHT_BITS, FEWER_BITS = 0, 1, 2
 """Risks, where no sample can tell what is lost."""
 
 
+FOUR_ALONE: Stage = {"use": "quantize.weights", "bits": 4, "method": "hqq"}
+"""Weights of 4 bits, which become floats again at load."""
+
+
 @dataclass(frozen=True)
 class After:
     """Another candidate that has to be measured first. `near`: it lost little enough that more may be asked of the family;
@@ -106,15 +110,15 @@ def _plain(facts: Facts) -> Iterator[Candidate]:
         "weights",
         "weights alone in 4 bits",
         "plain",
-        ({"use": "quantize.weights", "bits": 4, "method": "hqq"},),
-        compressed=_packs(facts),
+        (FOUR_ALONE,),
+        compressed=packs(facts),
         risk=FEWER_BITS,
         after=(After("weights8", "near"),),
         width="weights4",
     )
 
 
-def _packs(facts: Facts) -> bool:
+def packs(facts: Facts) -> bool:
     """Whether 4-bit codes of convolutions would lie in bytes of a plain file."""
     return facts.share("convolutions") > facts.share("products")
 
@@ -162,7 +166,7 @@ def _searched(facts: Facts, goal: Goal) -> Iterator[Candidate]:
             "weights alone in 4 bits, errors made good column by column (GPTQ)",
             "searched",
             ({"use": "quantize.weights", "bits": 4, "method": "gptq"},),
-            compressed=_packs(facts),
+            compressed=packs(facts),
             risk=FEWER_BITS,
             after=(After("weights4", "misses"),),
             width="weights4",

@@ -1,0 +1,34 @@
+"""What is trained follows what this machine was seen to gain by."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.searching import figures, point
+
+from compressctl.search.facts import Facts
+from compressctl.search.request import Goal
+from compressctl.search.trainings import Trainings
+
+FACTS = Facts(
+    is_torch=True, parameters=100_000, shares={"convolutions": 1.0}, original_bytes=4000,
+    samples={"train": 1000, "validation": 200, "calibration": 300, "test": 300}, has_labels=True, metric="accuracy", unit="%", task="classification",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("int8_speed", "four_lost", "last"),
+    [(0.88, 0.4, "quantize.weights"), (2.1, 0.4, "quantize.static"), (0.88, 2.0, "quantize.static")],
+)
+def test_cut_networks_stay_in_floats_where_integers_gain_less(int8_speed: float, four_lost: float, last: str) -> None:
+    points = {
+        "weights4": point("weights4", figures(700, 1.03, four_lost)),
+        "int8": point("int8", figures(1300, int8_speed, 0.0)),
+        "w4a8": point("w4a8", figures(900, int8_speed, 0.2)),
+    }
+    bench: Any = SimpleNamespace(facts=FACTS)
+    request: Any = SimpleNamespace(goal=Goal(drop=1.0), training={"epochs": 8})
+    clock: Any = SimpleNamespace(left=None)
+    offered = Trainings(request, bench, None, clock, (), lambda text: None).offered(points, None, lambda one: None)
+    cut = {one.name: one for one in offered}["narrow60"]
+    assert cut.stages[-1]["use"] == last
