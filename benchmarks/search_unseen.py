@@ -118,12 +118,6 @@ def _techniques(network: Network, epochs: int) -> dict[str, list[dict[str, Any]]
     }  # fmt: skip
     return {
         "8 bits": [{"id": "int8", "use": "quantize.static"}],
-        "8 bits, trained": [
-            {
-                "id": "int8", "use": "quantize.qat", "epochs": epochs, "optimizer": "adamw", "learning_rate": network.rate / 4,
-                "batch_size": _BATCH, "teacher": "original",
-            }
-        ],
         "half of the channels": [{"id": "slim", "use": "prune.channels", "keep": 0.5, "of": "macs"}, taught],
         "low rank": [{"id": "thin", "use": "factorize.svd", "rank": {"ratio": 0.5}}, taught],
     }  # fmt: skip

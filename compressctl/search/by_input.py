@@ -9,7 +9,7 @@ from compressctl.search.document import Point
 from compressctl.search.facts import Facts
 from compressctl.search.narrow import LEARNING_RATE, brief_of, epochs_of
 from compressctl.search.request import Goal
-from compressctl.search.space import After, Candidate, Stage, static
+from compressctl.search.space import EIGHT_BITS, FEWER_BITS, FOUR_ALONE, After, Candidate, Stage, packs, static
 
 FEWER_TOKENS, EARLY_EXITS = "fewer tokens", "early exits"
 
@@ -38,6 +38,29 @@ def fewer_tokens(facts: Facts) -> Iterator[Candidate]:
             weight=1.5,
             after=(*((After("dynamic", "near"),) if facts.share("products") > 0.3 else ()), *before),
         )
+
+
+def taught_tokens(facts: Facts, training: Mapping[str, Any], *, in_floats: bool) -> Iterator[Candidate]:
+    """The same trained with their fewer tokens, where a gentler one lost little. in_floats: whether weights alone are rounded then, since integers gain less here."""
+    epochs = epochs_of(facts, training)
+    rounding: Stage = FOUR_ALONE if in_floats else {"id": "int8", "use": "quantize.dynamic", "if_slower": "keep"}
+    words = "weights alone in 4 bits" if in_floats else "8 bits, activations as they come"
+    for place, percent in enumerate(_KEPT):
+        finetune = {"teacher": "original", "learning_rate": LEARNING_RATE, **training, "epochs": epochs}
+        yield Candidate(
+            f"tokens{percent}-taught",
+            FEWER_TOKENS,
+            f"{percent} % of the tokens behind a quarter, a half and three quarters of the blocks, {epochs} epochs with the original as teacher, then {words}",
+            "trained",
+            (
+                {"id": "tokens", "use": "dynamic.tokens", "keep": percent / 100, "if_slower": "keep", "finetune": finetune},
+                rounding,
+            ),
+            weight=epochs * (0.4 + percent / 100),
+            compressed=in_floats and packs(facts),
+            risk=FEWER_BITS if in_floats else EIGHT_BITS,
+            after=(After(f"tokens{percent}", "misses"), After(f"tokens{_KEPT[max(0, place - 1)]}", "near")),
+        )  # fmt: skip
 
 
 def no_exits(facts: Facts, goal: Goal, points: Mapping[str, Point]) -> str | None:

@@ -51,11 +51,14 @@ class Trainings:
         """Networks as wide as the limits on size and speed allow, where nothing keeps them yet; else of a fixed scale of widths; and the whole one with exits. points: by candidate.
         tables: of the graph's layers, where they were measured. build: one that is cut and not trained, as in `fit.fit`."""
         goal, facts, training = self.request.goal, self.bench.facts, self.request.training
+        in_floats = self._gains_in_floats(points)
+        if any(name.startswith("tokens") for name in points):
+            yield from by_input.taught_tokens(facts, training, in_floats=in_floats)
         yield from by_input.early_exits(facts, goal, training, points)
         if (why := by_input.no_exits(facts, goal, points)) is not None:
             self.refused[by_input.EARLY_EXITS] = why
         if not goal.asks_for_gain or any(self._holds(point) for point in points.values()):
-            yield from narrow.on_a_scale(facts, goal, training, in_floats=self._gains_in_floats(points))
+            yield from narrow.on_a_scale(facts, goal, training, in_floats=in_floats)
             return
         self.networks = self._trims(points, tables, build) or self._even_widths(points, build)
         yield from narrow.of_shapes(self.networks, facts, training)
@@ -67,11 +70,12 @@ class Trainings:
         """Whether weights alone in 4 bits gain more than any integers, times smaller by times faster: those of depthwise convolutions may be slower
         than floats."""
         gains = {}
-        for name in ("weights4", "int8", "w4a8"):
+        for name in ("weights4", "int8", "w4a8", "dynamic"):
             point = points.get(name)
             figures = None if point is None or not self._keeps_loss(point) else point.figures
             gains[name] = 0.0 if figures is None else figures.smaller * (speed_of(figures) or 1.0)
-        return gains["weights4"] > max(gains["int8"], gains["w4a8"])
+        alone = gains.pop("weights4")
+        return alone > max(gains.values())
 
     def _keeps_loss(self, point: Point) -> bool:
         return point.figures is not None and "drop" not in self._missed(point)

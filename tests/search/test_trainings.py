@@ -32,3 +32,20 @@ def test_cut_networks_stay_in_floats_where_integers_gain_less(int8_speed: float,
     offered = Trainings(request, bench, None, clock, (), lambda text: None).offered(points, None, lambda one: None)
     cut = {one.name: one for one in offered}["narrow60"]
     assert cut.stages[-1]["use"] == last
+
+
+def test_fewer_tokens_are_trained_where_untrained_ones_lose_too_much() -> None:
+    points = {f"tokens{percent}": point(f"tokens{percent}", figures(1600, 1.5, 2.0)) for percent in (80, 60, 40)}
+    bench: Any = SimpleNamespace(facts=FACTS)
+    request: Any = SimpleNamespace(goal=Goal(drop=1.0), training={"epochs": 8, "optimizer": "adamw"})
+    clock: Any = SimpleNamespace(left=None)
+    offered = Trainings(request, bench, None, clock, (), lambda text: None).offered(points, None, lambda one: None)
+    taught = {one.name: one for one in offered if one.name.startswith("tokens")}
+    assert [*taught] == ["tokens80-taught", "tokens60-taught", "tokens40-taught"]
+    tokens, rounding = taught["tokens40-taught"].stages
+    assert tokens["finetune"] == {"teacher": "original", "learning_rate": 0.02, "epochs": 8, "optimizer": "adamw"}
+    assert rounding["use"] == "quantize.dynamic"
+    assert {(each.candidate, each.was) for each in taught["tokens40-taught"].after} == {
+        ("tokens40", "misses"),
+        ("tokens60", "near"),
+    }
