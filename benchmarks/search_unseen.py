@@ -145,7 +145,7 @@ def _searched(name: str, folder: Path, network: Network, data: Path, asked: argp
     recipe, output = folder / "network.json", folder / "auto"
     recipe.write_text(json.dumps(_recipe(network, data, [{"id": "int8", "use": "quantize.static"}]), indent=1))
     training = (f"epochs={asked.epochs}", "optimizer=adamw", f"learning_rate={network.rate}", f"batch_size={_BATCH}")
-    if not (output / "search.json").is_file():
+    if not _is_done(output / "search.json"):
         _run(
             "auto", str(recipe), "--drop", str(_DROP), *(part for value in training for part in ("--train", value)),
             "--time", asked.time, "--output", str(output),
@@ -159,6 +159,10 @@ def _searched(name: str, folder: Path, network: Network, data: Path, asked: argp
     row = Row(f"auto: {chosen['name']}, of {len(search['points'])}", found["loss"]["value"], found["total_bytes"], found["smaller"], found["speed"])  # fmt: skip
     print(f"| {name} | {row.line()} |", flush=True)
     return row
+
+
+def _is_done(search: Path) -> bool:
+    return search.is_file() and json.loads(search.read_text())["status"] != "interrupted"
 
 
 def _train(folder: Path) -> None:
