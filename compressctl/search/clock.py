@@ -19,17 +19,18 @@ class Clock:
         self._now = now
         self._began = now()
         self._seconds = seconds
-        self._spent: dict[Kind, list[tuple[float, float]]] = defaultdict(list)
+        self._spent: dict[Kind, list[tuple[str, float]]] = defaultdict(list)
         self.reserved = 0.0
 
     def add(self, candidate: Candidate, seconds: float) -> None:
         """What one took."""
-        self._spent[candidate.kind].append((seconds, candidate.weight))
+        self._spent[candidate.kind].append((candidate.family, seconds / candidate.weight))
 
     def estimate(self, candidate: Candidate) -> float | None:
-        """Seconds, by the dearest of its kind so far; None where none was tried."""
-        spent = self._spent.get(candidate.kind)
-        return None if not spent else _SPARE * candidate.weight * max(seconds / weight for seconds, weight in spent)
+        """Seconds, by the dearest so far of its family, or else of its kind; None where none was tried."""
+        spent = self._spent.get(candidate.kind, ())
+        own = [rate for family, rate in spent if family == candidate.family] or [rate for _, rate in spent]
+        return _SPARE * candidate.weight * max(own) if own else None
 
     def estimate_of(self, candidates: Iterable[Candidate]) -> float:
         """Of all together, as far as can be told."""

@@ -4,8 +4,8 @@ from compressctl.search.clock import Clock
 from compressctl.search.space import Candidate
 
 
-def candidate(weight: float = 1.0) -> Candidate:
-    return Candidate("one", "family", "words", "calibrated", (), weight=weight)
+def candidate(weight: float = 1.0, family: str = "family") -> Candidate:
+    return Candidate("one", family, "words", "calibrated", (), weight=weight)
 
 
 def test_what_takes_longer_than_what_is_left_is_not_begun() -> None:
@@ -18,6 +18,15 @@ def test_what_takes_longer_than_what_is_left_is_not_begun() -> None:
     now[0] = 55.0
     assert not clock.allows(candidate(2))
     assert clock.allows(candidate())
+
+
+def test_what_a_family_takes_is_told_by_itself_where_it_was_seen() -> None:
+    clock = Clock(100, lambda: 0.0)
+    clock.add(candidate(family="slow"), 40)
+    assert clock.estimate(candidate()) == 50
+    clock.add(candidate(), 4)
+    assert clock.estimate(candidate()) == 5
+    assert clock.estimate(candidate(family="slow")) == 50
 
 
 def test_time_is_kept_for_the_file_in_the_end() -> None:
