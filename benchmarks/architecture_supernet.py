@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from finished import is_finished
 
 ROOT = Path(__file__).parent.parent
 POINTS = ("supernet", "family", "alone", "sensitivity", "timed", "replacements")
@@ -107,7 +108,7 @@ def main() -> int:
 def _row(share: float, point: str, asked: argparse.Namespace) -> dict[str, Any]:
     output = asked.folder.resolve() / f"{point}-{share}"
     report = output / "report.json"
-    if not report.is_file():
+    if not is_finished(output):
         output.mkdir(parents=True, exist_ok=True)
         recipe = output.parent / f"{output.name}.recipe.json"
         recipe.write_text(json.dumps(_recipe(_stages(share, point, asked), asked.network), indent=1))
@@ -174,7 +175,7 @@ def _speed(share: float, asked: argparse.Namespace) -> float:
 
 def _report(share: float, asked: argparse.Namespace) -> dict[str, Any]:
     report = asked.folder.resolve() / f"{asked.of}-{share}" / "report.json"
-    if not report.is_file():
+    if not is_finished(report.parent):
         sys.exit(f"run --point {asked.of} first: its networks are those that are trained alone, and as fast")
     found: dict[str, Any] = json.loads(report.read_text())
     return found

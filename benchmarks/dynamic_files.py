@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from dynamic_loop import ratio, timed, words
+from finished import is_finished
 
 from compressctl.core.machine import this_machine
 from compressctl.recipe.loader import load
@@ -52,7 +53,7 @@ def side_by_side(about: str, runs: Runs, folder: str) -> None:
 
 
 def _run(recipe: str, more: tuple[str, ...], output: Path) -> Path:
-    if not (output / "report.json").is_file():
+    if not is_finished(output):
         command = [sys.executable, "-m", "compressctl", "apply", str(ROOT / "recipes" / recipe), *more]
         ends = ["--output", str(output), "--measure", "headline", "--unset", "budget"]
         subprocess.run([*command, *ends], cwd=ROOT, stdout=sys.stderr, check=False)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from dynamic_loop import ratio, timed, words
+from finished import is_finished
 
 from compressctl.core.machine import this_machine
 from compressctl.recipe.loader import load
@@ -73,7 +74,7 @@ def main() -> None:
 
 def _run(network: str, name: str, runs: Path) -> Path:
     output = runs / network / name.replace(", ", "-").replace(" ", "-")
-    if not (output / "report.json").is_file():
+    if not is_finished(output):
         recipe = ROOT / "recipes" / f"tokens-{network}.yaml"
         command = [sys.executable, "-m", "compressctl", "apply", str(recipe), *RUNS[network][name]]
         ends = ["--output", str(output), "--measure", "untimed", "--unset", "budget"]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from finished import is_finished
 from onnxruntime.quantization import quantize_dynamic
 
 from compressctl.backends.onnxruntime import BACKEND
@@ -59,7 +60,7 @@ def _files(runs: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for name, recipe in RECIPES.items():
         output = runs / Path(recipe).stem
-        if not (output / "report.json").is_file():
+        if not is_finished(output):
             command = [sys.executable, "-m", "compressctl.cli.main", "apply", str(ROOT / "recipes" / recipe)]
             subprocess.run(
                 [*command, "--output", str(output), "--measure", "untimed", "--unset", "budget"], check=False

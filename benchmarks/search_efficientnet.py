@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from finished import is_finished
 from search_efficientnet_peers import MODEL
 
 from compressctl.backends import onnxruntime, openvino
@@ -126,7 +127,7 @@ def _front(search: dict[str, Any], recipe: Path, folder: Path) -> dict[str, Path
         if not (point["is_on_front"] or point["name"] == search["chosen"]) or point["recipe_file"] is None:
             continue
         output = folder / "rebuilt" / point["name"]
-        if not (output / "report.json").is_file():
+        if not is_finished(output):
             _run("apply", str(folder / "auto" / point["recipe_file"]), "--output", str(output), "--measure", "untimed")  # fmt: skip
         files = [path for path in (output / "artifacts" / runtime).glob("model.*") if _is_graph(path)]
         if files:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from finished import is_finished
 from networks import fashion_mobile
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -126,7 +127,7 @@ def _techniques(network: Network, epochs: int) -> dict[str, list[dict[str, Any]]
 def _single(name: str, technique: str, stages: list[dict[str, Any]], folder: Path, network: Network, data: Path) -> Row:
     recipe, output = folder / f"{technique}.json", folder / technique
     recipe.write_text(json.dumps(_recipe(network, data, stages), indent=1))
-    if not (output / "report.json").is_file():
+    if not is_finished(output):
         _run("apply", str(recipe), "--output", str(output), "--measure", "headline")
     part = json.loads((output / "report.json").read_text())["backends"][0]
     found, base = part["compressed"], part["baseline"]
