@@ -7,19 +7,24 @@ import onnx
 from onnx import helper
 
 from compressctl.graph.edit import GraphEditor, Replacement
-from compressctl.graph.index import attribute
-from compressctl.graph.opset import opset_of
+from compressctl.graph.index import all_nodes, attribute
+from compressctl.graph.opset import opset_of, raised
 from compressctl.graph.tensors import copy_of
+
+_OPSET = 14
+"""HardSwish is an operator from here on."""
 
 
 def fuse_hard_swish(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with x * HardSigmoid(x) as HardSwish, named like the product: folding constants takes HardSwish apart.
 
-    Source: ONNX operator HardSwish-14, HardSigmoid with alpha 1/6 and beta 1/2. Older opsets are left alone.
+    Source: ONNX operator HardSwish-14, HardSigmoid with alpha 1/6 and beta 1/2. An older opset is raised where there are such gates; where it cannot
+    be, they stay: OpenVINO has kernels in one piece for HardSwish alone.
     """
+    if any(_is_gate(node) for node in all_nodes(model.graph)):
+        model = raised(model, _OPSET)
     made = copy_of(model)
-    opset = opset_of(model)
-    if opset < 14:
+    if opset_of(made) < _OPSET:
         return made
     editor = GraphEditor(made.graph)
     gates: set[str] = set()

@@ -89,11 +89,11 @@ class Writer:
         return name
 
 
-def model_of(spelling: Expression, outputs: Sequence[str] = (), **writer: Any) -> onnx.ModelProto:
+def model_of(spelling: Expression, outputs: Sequence[str] = (), opset: int = 17, **writer: Any) -> onnx.ModelProto:
     """What is spelled, summed with x as in a residual block. outputs: of what lies inside, as made_0."""
     made = Writer(**writer)
     last = made.write(spelling)
     made.nodes.append(helper.make_node("Add", [last, "x"], ["sum"], "sum"))
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, SHAPE) for name in ("x", "y", "sum", *outputs)]
     graph = helper.make_graph(made.nodes, "g", values[:2], values[2:], made.constants)
-    return canonical(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return canonical(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8))
