@@ -10,11 +10,14 @@ from compressctl.search.document import Figures, Point
 from compressctl.search.front import ROUNDING, shortfalls, speed_of
 from compressctl.search.request import Goal
 
+_FEW = 30
+"""Samples. What fewer say of their own error is rough as well."""
+
 
 def choose(
     points: Sequence[Point], goal: Goal, limit_bytes: int | None, prefer: Prefer, *, is_judged: bool
 ) -> Point | None:
-    """The best by preference of those that keep every limit, and of these first of those that keep the loss with a standard error to spare, or lose
+    """The best by preference of those that keep every limit, and of these first of those that keep the loss with its error to spare (`is_sure`), or lose
     half of it at most: the best of many by a figure that strays is seldom as good as that figure. Else, of those that keep the loss, the one that comes nearest. None
     where none keeps the loss. Of equals the one with the name that comes first, whatever order they were tried in.
 
@@ -33,10 +36,12 @@ def choose(
 
 
 def is_sure(figures: Figures, goal: Goal) -> bool:
-    """Whether the loss keeps the limit with a standard error to spare. With few samples it may stray further than any limit, so half of that is enough."""
+    """Whether the loss keeps the limit with a standard error to spare, two of them where few samples tell it. With few samples it may stray further than any limit, so
+    half of that is enough."""
     if figures.loss is None:
         return False
-    strays = min(figures.loss.error or 0.0, goal.drop / 2)
+    errors = 2 if figures.loss.samples < _FEW else 1
+    strays = min(errors * (figures.loss.error or 0.0), goal.drop / 2)
     return figures.loss.value + strays <= goal.drop + ROUNDING
 
 

@@ -48,10 +48,10 @@ def test_nothing_is_chosen_where_every_file_loses_more_than_is_allowed() -> None
     assert choose(POINTS[3:], Goal(drop=1.0), None, "balanced", is_judged=True) is None
 
 
-def _with_error(loss: float, error: float, size: int) -> Figures:
+def _with_error(loss: float, error: float, size: int, samples: int = 200) -> Figures:
     found = figures(size, 1.5, loss)
     assert found.loss is not None
-    return found.model_copy(update={"loss": found.loss.model_copy(update={"error": error})})
+    return found.model_copy(update={"loss": found.loss.model_copy(update={"error": error, "samples": samples})})
 
 
 def test_a_file_that_keeps_the_loss_by_a_hair_comes_behind_one_that_surely_does() -> None:
@@ -64,6 +64,17 @@ def test_a_file_that_keeps_the_loss_by_a_hair_comes_behind_one_that_surely_does(
     alone = choose([hair], Goal(drop=1.0), None, "balanced", is_judged=True)
     assert alone is not None
     assert alone.name == "hair"
+
+
+def test_of_few_samples_two_errors_must_fit() -> None:
+    """Nine recorded calls say 0.58 % changed decisions of a file where 500 others show 1.0."""
+    few, sure = (
+        point("few", _with_error(0.58, 0.31, 300, samples=9)),
+        point("sure", _with_error(0.29, 0.23, 600, samples=9)),
+    )
+    assert choose([few, sure], Goal(drop=1.0), None, "balanced", is_judged=True) == sure
+    many = point("many", _with_error(0.58, 0.31, 300))
+    assert choose([many, sure], Goal(drop=1.0), None, "balanced", is_judged=True) == many
 
 
 def test_what_is_expected_is_not_said_to_be_lost() -> None:
