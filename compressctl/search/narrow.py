@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from compressctl.core.patterns import literal
@@ -21,8 +22,11 @@ LEARNING_RATE = 0.02
 WHOLE = 100
 """Per cent of a network that nothing was cut from."""
 
-_SCALE = (60, 40, 25, 15)
+_SCALE = (60, 40, 25, 15, 8)
 """Per cent that stay where no limit says how much has to go."""
+
+_GENTLER = 80
+"""Per cent, where the first of them lost too much."""
 
 ROUNDED = 0.3
 """Share of a training's epochs that goes over 4-bit weights: a network learns its place first, then its roundings."""
@@ -143,8 +147,7 @@ def on_a_scale(
     rounded, since integers gain less here."""
     epochs = epochs_of(facts, training)
     whole = Shape(WHOLE, "parameters") if size_is_harder(goal) else Shape(WHOLE, "macs", scope="measured")
-    for place, percent in enumerate(_SCALE):
-        harder = (After(f"narrow{_SCALE[place - 1]}", "near"),) if place else ()
+    for percent, harder in _steps():
         shape = replace(whole, percent=percent)
         name = shape.name
         if in_floats:
@@ -155,6 +158,15 @@ def on_a_scale(
         yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
         yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
         yield _four(replace(shape, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
+
+
+def _steps() -> Iterator[tuple[int, tuple[After, ...]]]:
+    """Per cent that stay, and what has to be seen before so many are tried."""
+    first = f"narrow{_SCALE[0]}"
+    yield _SCALE[0], ()
+    yield _GENTLER, (After(first, "misses"),)
+    for gentler, percent in pairwise(_SCALE):
+        yield percent, (After(f"narrow{gentler}", "near"),)
 
 
 def of_shapes(shapes: Sequence[AnyShape], facts: Facts, training: Mapping[str, Any]) -> Iterator[Candidate]:

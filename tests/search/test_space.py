@@ -57,7 +57,9 @@ def test_training_takes_labels() -> None:
 
 def test_where_integers_gain_less_cut_networks_stay_in_floats() -> None:
     found = list(on_a_scale(CONVOLUTIONAL, Goal(), {}, in_floats=True))
-    assert {one.name for one in found} == {f"narrow{part}{how}" for part in (60, 40, 25, 15) for how in ("", "-long")}
+    assert {one.name for one in found} == {
+        f"narrow{part}{how}" for part in (80, 60, 40, 25, 15, 8) for how in ("", "-long")
+    }
     assert all(one.stages[-1] == {"use": "quantize.weights", "bits": 4, "method": "hqq"} for one in found)
     assert all(one.compressed for one in found)
 

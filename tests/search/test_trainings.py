@@ -7,7 +7,9 @@ import pytest
 from support.searching import figures, point
 
 from compressctl.search.facts import Facts
+from compressctl.search.narrow import on_a_scale
 from compressctl.search.request import Goal
+from compressctl.search.space import Tree, in_order
 from compressctl.search.trainings import Trainings
 
 FACTS = Facts(
@@ -32,6 +34,19 @@ def test_cut_networks_stay_in_floats_where_integers_gain_less(int8_speed: float,
     offered = Trainings(request, bench, None, clock, (), lambda text: None).offered(points, None, lambda one: None)
     cut = {one.name: one for one in offered}["narrow60"]
     assert cut.stages[-1]["use"] == last
+
+
+def test_a_gentler_cut_follows_one_that_lost_too_much_and_a_harder_one_what_is_near() -> None:
+    tree = Tree(in_order(on_a_scale(FACTS, Goal(drop=1.0), {"epochs": 8})))
+    brief = {name for name in (one.name for one in tree.candidates) if "-" not in name}
+    assert brief == {"narrow80", "narrow60", "narrow40", "narrow25", "narrow15", "narrow8"}
+    first = tree.next()
+    assert first is not None
+    assert first.name == "narrow60"
+    kept, lost_much = (Tree(list(tree.candidates), {"narrow60": times}) for times in (0.4, 6.8))
+    assert {one.name for one in (kept.next(), lost_much.next()) if one is not None} == {"narrow40", "narrow80"}
+    assert {"narrow80", "narrow80-long"} <= kept.refused.keys()
+    assert {"narrow60-long", "narrow40", "narrow25", "narrow15", "narrow8"} <= lost_much.refused.keys()
 
 
 def test_fewer_tokens_are_trained_where_untrained_ones_lose_too_much() -> None:
