@@ -111,7 +111,7 @@ BENCHMARKS = {
     "zoo_store": Benchmark(["benchmarks/zoo_store.py", "--models", "3", "--kills", "4", "--layers", "3"]),
     "search_strangers": Benchmark(["benchmarks/search.py", "strangers"]),
     "search_resnet20": Benchmark(["benchmarks/search.py", "resnet20"], (DATA,)),
-    "search_unseen": Benchmark(["benchmarks/search.py", "unseen"], ("COMPRESSCTL_FASHION",)),
+    "search_unseen": Benchmark(["benchmarks/search.py", "unseen"], ("COMPRESSCTL_FASHION", "COMPRESSCTL_DATA")),
     "spelled_activations": Benchmark(["benchmarks/spelled_activations.py"]),
     "transformers_techniques": Benchmark(["benchmarks/transformers_techniques.py"]),
     "language_model": Benchmark(["benchmarks/language_model.py"], (), ("build/lm/test.txt",)),

@@ -2,7 +2,7 @@
 
 python benchmarks/search.py strangers     six published files without labels, one command and a folder of samples each
 python benchmarks/search.py resnet20      ResNet-20 beside the recipe that people made for it
-python benchmarks/search.py unseen        two networks and data that no search was tried on before, beside recipes of one technique
+python benchmarks/search.py unseen        networks and data that no search was tried on before, beside recipes of one technique
 python benchmarks/search.py efficientnet  EfficientNet-Lite0 without training, beside the searches of ONNX Runtime's tools, NNCF and Olive
 """
 
