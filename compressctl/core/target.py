@@ -23,6 +23,9 @@ Release = tuple[int, int]
 PLATFORM = ("backend", "device", "profile", "oldest_onnxruntime")
 """What of a target does not say how it serves."""
 
+_WRITTEN = {"storage": "plain", "names": "kept"}
+"""Options that decide how a file is written, each with what leaves it as it is."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -75,3 +78,9 @@ _GENERATIONS: tuple[tuple[tuple[int, int], Profile], ...] = (
     ((8, 9), "nvidia-sm89"),
     ((8, 0), "nvidia-sm80"),
 )
+
+
+def computing(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what decides neither what a file computes nor how long that takes: stages are told and timed so, and files of the same numbers come from one
+    cache however they are stored."""
+    return {**options, **{name: plain for name, plain in _WRITTEN.items() if name in options}}

@@ -197,7 +197,8 @@ class Executor:
         folder.mkdir(parents=True, exist_ok=True)
         lowered = as_graph(model)
         backend = open_backend(self.workspace.plan.target.backend)
-        self._between.append(Subject(step.id, backend.build(lowered, self.workspace.target, folder), lowered))
+        target = replace(self.workspace.target, options=self.workspace.plan.target.options)
+        self._between.append(Subject(step.id, backend.build(lowered, target, folder), lowered))
 
     def _is_refused(self, model: Model) -> bool:
         """Whether a run that left patterns out made it, and this one does not."""

@@ -18,7 +18,7 @@ from compressctl.core.model import Form
 from compressctl.core.needs import FROM_DATA, MEASURED, SCORED, Need, Needs, declared_files, leaves_activations
 from compressctl.core.registry import Plugin, Registry
 from compressctl.core.source import datasets, decoders, metrics, model_sources
-from compressctl.core.target import PLATFORM, Target, resolve_profile
+from compressctl.core.target import PLATFORM, Target, computing, resolve_profile
 from compressctl.core.technique import TechniqueSpec, techniques
 from compressctl.recipe.needs import stage_needs
 from compressctl.recipe.order import resolve_target
@@ -219,7 +219,8 @@ def _target(target: Target, needs: Needs, *, is_measured: bool) -> dict[str, Any
         named = [field.name for field in fields(target) if field.name != "watts_per_core"]
     else:
         named = list(PLATFORM) if Need.TARGET in needs else []
-    return {name: getattr(target, name) for name in named}
+    found = {name: getattr(target, name) for name in named}
+    return {**found, "options": computing(target.options)} if "options" in named else found
 
 
 def _file_hashes(stage: Stage, base: Path) -> dict[str, str]:

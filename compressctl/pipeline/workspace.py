@@ -22,7 +22,7 @@ from compressctl.core.failures import unusable
 from compressctl.core.feeds import feeds, samples_at_once
 from compressctl.core.model import Model, OnnxModel, StageRecord, TorchModel, one_at_a_time
 from compressctl.core.registry import load
-from compressctl.core.target import Target
+from compressctl.core.target import Target, computing
 from compressctl.core.tasks import Judge, Learning
 from compressctl.core.technique import Clock
 from compressctl.measure.samples import Samples, random_inputs
@@ -214,9 +214,12 @@ class Workspace:
 
     @cached_property
     def target(self) -> Target:
-        """The plan's, with the batch that the model takes and the shapes of the call that is timed."""
+        """The plan's, with the batch that the model takes and the shapes of the call that is timed, and without how files are stored."""
         batch = self.samples.signature.fixed_batch or self.plan.target.batch_size
-        return replace(self.plan.target, batch_size=batch, input_shapes=self.samples.call(batch).shapes)
+        options = computing(self.plan.target.options)
+        return replace(
+            self.plan.target, batch_size=batch, input_shapes=self.samples.call(batch).shapes, options=options
+        )
 
     def evaluator(self) -> Evaluator:
         if self._kept_evaluator is None:
@@ -259,7 +262,8 @@ class Workspace:
         """The same on another runtime, with what the recipe says about it. Raises MissingDependencyError."""
         backend, target = open_backend(name), self.target
         if name != target.backend:
-            target = replace(target, backend=name, options={**export_options(self.recipe, name), **AS_THE_MODEL})
+            options = computing(export_options(self.recipe, name))
+            target = replace(target, backend=name, options={**options, **AS_THE_MODEL})
         return lambda models: latency_ms(backend, target, models, self.samples, self.host, self.cache)
 
     @property
@@ -383,9 +387,7 @@ def in_float32(options: Mapping[str, Any]) -> dict[str, Any]:
         "precision": "float32",
         "float16_constants": False,
         "weights": None,
-        "storage": "plain",
-        "names": "kept",
         "kv_cache": "float32",
         **AS_THE_MODEL,
     }
-    return {**options, **{name: value for name, value in plain.items() if name in options}}
+    return {**computing(options), **{name: value for name, value in plain.items() if name in options}}

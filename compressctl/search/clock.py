@@ -5,11 +5,20 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from compressctl.search.space import Candidate, Kind
 
 _SPARE = 1.25
 """Times what a candidate of the same kind took: none is like another."""
+
+
+class _Spent(NamedTuple):
+    """fixed: seconds that cutting, rounding and measuring took. rate: that training did, for each unit of weight; of what does not train all is."""
+
+    family: str
+    fixed: float
+    rate: float
 
 
 class Clock:
@@ -19,18 +28,24 @@ class Clock:
         self._now = now
         self._began = now()
         self._seconds = seconds
-        self._spent: dict[Kind, list[tuple[str, float]]] = defaultdict(list)
+        self._spent: dict[Kind, list[_Spent]] = defaultdict(list)
         self.reserved = 0.0
 
-    def add(self, candidate: Candidate, seconds: float) -> None:
-        """What one took."""
-        self._spent[candidate.kind].append((candidate.family, seconds / candidate.weight))
+    def add(self, candidate: Candidate, seconds: float, trained: float | None = None) -> None:
+        """What one took. trained: seconds of these that grow with its weight, None for all. Of one whose training came from the cache nothing is learned."""
+        if trained is None:
+            trained = seconds
+        if trained > 0 or not candidate.training:
+            spent = _Spent(candidate.family, max(0.0, seconds - trained), trained / candidate.weight)
+            self._spent[candidate.kind].append(spent)
 
     def estimate(self, candidate: Candidate) -> float | None:
         """Seconds, by the dearest so far of its family, or else of its kind; None where none was tried."""
         spent = self._spent.get(candidate.kind, ())
-        own = [rate for family, rate in spent if family == candidate.family] or [rate for _, rate in spent]
-        return _SPARE * candidate.weight * max(own) if own else None
+        own = [one for one in spent if one.family == candidate.family] or spent
+        if not own:
+            return None
+        return _SPARE * (max(one.fixed for one in own) + candidate.weight * max(one.rate for one in own))
 
     def estimate_of(self, candidates: Iterable[Candidate]) -> float:
         """Of all together, as far as can be told."""

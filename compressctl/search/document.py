@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compressctl.measure.results import Result, Speedup
 
-SCHEMA_VERSION = "1.5"
+SCHEMA_VERSION = "1.6"
 
 BY_TABLES = "tables"
 """What told a file whose layers were chosen one by one."""
@@ -114,6 +114,10 @@ class Point(Result):
     exit_code: int = Field(0, description="what a run of its own would end with")
     seconds: Seconds
     measure_seconds: Seconds = Field(description="of these, what exporting and measuring took")
+    train_seconds: Seconds | None = Field(
+        None,
+        description="of these, what training took: 0 where it came from the cache, null where nothing trains (1.6)",
+    )
     weight: float = Field(description="how much work it is beside others of its kind, for estimates")
     kind: str = Field(
         description="plain, calibrated, searched, planned (chosen layer by layer by tables), shaped (cut and not trained), trained or learned: "

@@ -75,7 +75,7 @@ class Tried:
 def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, listeners: Sequence[Listener]) -> Tried:
     """Carry it out and measure it. What it fails with is a point's reason, never raised."""
     began = time.monotonic()
-    place, measuring = bench.folder / "work" / candidate.name, _Measuring()
+    place, spent = bench.folder / "work" / candidate.name, _Spent(candidate)
     try:
         plan = make_plan(recipe, bench.cache)
         folder = make_run_folder(place, recipe.name, plan.digest)
@@ -86,7 +86,7 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
                 plan,
                 folder,
                 cache=bench.cache,
-                listeners=[measuring, *listeners],
+                listeners=[spent, *listeners],
                 environment=bench.environment,
                 measure=_level(candidate, bench),
                 judged_on="validation",
@@ -111,7 +111,8 @@ def evaluate(candidate: Candidate, recipe: Recipe, key: str, bench: Bench, liste
         reason="" if error is None else for_others(str(error).replace(str(place / "error.log"), str(log))),
         exit_code=int(error.exit_code) if error is not None else 0,
         seconds=time.monotonic() - began,
-        measure_seconds=measuring.seconds,
+        measure_seconds=spent.measuring,
+        train_seconds=spent.training if candidate.training else None,
         weight=candidate.weight,
         kind=candidate.kind,
         risk=candidate.risk,
@@ -135,15 +136,21 @@ def _kept_log(written: Path, kept: Path) -> Path:
     return kept
 
 
-class _Measuring:
-    """Adds up what exporting and measuring take."""
+class _Spent:
+    """Adds up what exporting and measuring take, and what training does."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    def __init__(self, candidate: Candidate) -> None:
+        self._trained = candidate.training
+        self.measuring = self.training = 0.0
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "step.finished" and (event.step or "").startswith(("export-", "measure-")):
-            self.seconds += float(event.fields["seconds"])
+        if event.kind != "step.finished":
+            return
+        seconds, step = float(event.fields["seconds"]), event.step or ""
+        if step.startswith(("export-", "measure-")):
+            self.measuring += seconds
+        elif step in self._trained and not event.fields.get("cached"):
+            self.training += seconds
 
 
 def figures_of(found: BackendResult, facts: Facts) -> Figures:

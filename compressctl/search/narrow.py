@@ -10,7 +10,7 @@ from typing import Any, Literal
 from compressctl.core.patterns import literal
 from compressctl.search.facts import Facts
 from compressctl.search.request import Goal
-from compressctl.search.space import FEWER_BITS, FOUR_ALONE, After, Candidate, Stage, packs, static
+from compressctl.search.space import EIGHT_BITS, FEWER_BITS, FOUR_ALONE, After, Candidate, Stage, packs, static
 
 Bits = Literal[8, 4]
 Of = Literal["macs", "parameters"]
@@ -141,10 +141,11 @@ def as_cut(shape: AnyShape) -> Candidate:
 
 
 def on_a_scale(
-    facts: Facts, goal: Goal, training: Mapping[str, Any], *, in_floats: bool = False
+    facts: Facts, goal: Goal, training: Mapping[str, Any], *, in_floats: bool = False, four_keep: bool = False
 ) -> Iterator[Candidate]:
     """Where no limit says how narrow a network has to be: what is harder follows where its gentler one is near. in_floats: whether weights alone are
-    rounded, since integers gain less here."""
+    rounded, since integers gain less here. four_keep: whether 4-bit weights, which no training made good, kept the loss of the whole network: then they are tried so
+    first, which costs no training."""
     epochs = epochs_of(facts, training)
     whole = Shape(WHOLE, "parameters") if size_is_harder(goal) else Shape(WHOLE, "macs", scope="measured")
     for percent, harder in _steps():
@@ -157,7 +158,12 @@ def on_a_scale(
         yield _eight(shape, name, brief_of(epochs), training, harder)
         yield _eight(shape, f"{name}-long", epochs, training, _mendable(name))
         yield _eight_trained(shape, f"{name}-qat", epochs, training, _mendable(f"{name}-long"))
-        yield _four(replace(shape, bits=4), f"{name}-w4a8", epochs, training, (After(name, "near"),))
+        four = replace(shape, bits=4)
+        if four_keep:
+            yield _again_rounded(_eight(four, f"{name}-w4a8", brief_of(epochs), training, (After(name, "near"),)))
+            yield _again_rounded(_eight(four, f"{name}-long-w4a8", epochs, training, (After(f"{name}-long", "near"),)))
+        first = (After(f"{name}-w4a8", "spends"),) if four_keep else (After(name, "near"),)
+        yield _four(four, f"{name}-w4a8-qat", epochs, training, first)
 
 
 def _steps() -> Iterator[tuple[int, tuple[After, ...]]]:
@@ -250,11 +256,18 @@ def _eight(shape: AnyShape, name: str, epochs: int, training: Mapping[str, Any],
         FAMILY,
         f"{shape.words}, {epochs} epochs with the original as teacher, then {_bits_words(shape)}",
         "trained",
-        (*shape.cuts, _taught(epochs, training), static()),
+        (*shape.cuts, _taught(epochs, training), static(**shape.rounding)),
         weight=_work(shape, epochs),
+        compressed=shape.bits == 4,
+        risk=EIGHT_BITS if shape.bits == 8 else FEWER_BITS,
         after=after,
         shape=as_cut(shape).name,
     )
+
+
+def _again_rounded(one: Candidate) -> Candidate:
+    """Its training lies in the cache: another candidate that has been seen by then is trained the same way."""
+    return replace(one, weight=1.0)
 
 
 def _weights_alone(

@@ -194,7 +194,7 @@ class _Running:
                 continue
             self.points[one.name] = point
             self.tree.lost[one.name] = self._lost(point)
-            self.clock.add(one, point.seconds)
+            self.clock.add(one, point.seconds, point.train_seconds)
             if point.figures is not None:
                 self.clock.reserved = max(self.clock.reserved, _FULL_OVER_BRIEF * point.measure_seconds)
 
@@ -255,7 +255,7 @@ class _Running:
     def _as_cut(self, one: Candidate) -> Point | None:
         if one.name not in self.shaped and (point := self._point(one)) is not None:
             self.shaped[one.name] = point
-            self.clock.add(one, point.seconds)
+            self.clock.add(one, point.seconds, point.train_seconds)
         return self.shaped.get(one.name)
 
     def _named(self, name: str) -> Candidate:

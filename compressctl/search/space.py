@@ -29,11 +29,11 @@ FOUR_ALONE: Stage = {"use": "quantize.weights", "bits": 4, "method": "hqq"}
 @dataclass(frozen=True)
 class After:
     """Another candidate that has to be measured first. `near`: it lost little enough that more may be asked of the family;
-    `misses`: it lost more than is allowed, which a gentler or dearer way may mend; `leads`: it is one of the two that lost least
+    `misses`: it lost more than is allowed, which a gentler or dearer way may mend; `spends`: more than half of that; `leads`: it is one of the two that lost least
     of its rivals (successive halving)."""
 
     candidate: str
-    was: Literal["near", "misses", "leads"]
+    was: Literal["near", "misses", "spends", "leads"]
     rivals: tuple[str, ...] = ()
 
 
@@ -57,6 +57,11 @@ class Candidate:
     width: str | None = None
     choice: Mapping[str, LayerOption] | None = None
     is_clocked: bool = False
+
+    @property
+    def training(self) -> frozenset[str]:
+        """Ids of the stages that train."""
+        return frozenset(stage["id"] for stage in self.stages if "epochs" in stage or "finetune" in stage)
 
     @property
     def gains_speed(self) -> bool:
@@ -328,6 +333,8 @@ class Tree:
             return f"{name}, which is gentler, already lost {lost:.1f} times what is allowed"
         if after.was == "misses" and lost <= 1:
             return f"{name}, which is cheaper, already keeps what is allowed"
+        if after.was == "spends" and lost <= 0.5:
+            return f"{name}, which is cheaper, already keeps half of what is allowed"
         if after.was == "leads" and (ahead := self._ahead(after)) is not None:
             return f"{ahead} lost less after as many epochs"
         return None

@@ -58,7 +58,8 @@ class Trainings:
         if (why := by_input.no_exits(facts, goal, points)) is not None:
             self.refused[by_input.EARLY_EXITS] = why
         if not goal.asks_for_gain or any(self._holds(point) for point in points.values()):
-            yield from narrow.on_a_scale(facts, goal, training, in_floats=in_floats)
+            four_keep = (found := points.get("w4a8")) is not None and self._keeps_loss(found)
+            yield from narrow.on_a_scale(facts, goal, training, in_floats=in_floats, four_keep=four_keep)
             return
         self.networks = self._trims(points, tables, build) or self._even_widths(points, build)
         yield from narrow.of_shapes(self.networks, facts, training)

@@ -31,3 +31,17 @@ def test_what_a_metric_judged_has_its_version_in_the_key(
     monkeypatch.setattr("compressctl.tasks.metric_specs.ACCURACY", changed)
     after = {step.id: step.key for step in make_plan(recipe, None).steps if step.kind == "stage"}
     assert (before != after) is is_judged
+
+
+def test_how_a_file_is_stored_decides_nothing_of_what_a_stage_measures(tmp_path: Path) -> None:
+    """A search tries a network in 8 bits and, packed, in 4: its widths are timed once."""
+    path, keys = tmp_path / "recipe.yaml", set()
+    for export in ("", "storage: compressed", "names: short"):
+        path.write_text(
+            f"{_HEAD}  - {{use: prune.channels, keep: 0.5, of: macs, scope: measured}}\nexport: [{{backend: onnxruntime, {export}}}]\n"
+        )
+        keys.add(tuple(step.key for step in make_plan(load(path), None).steps if step.kind == "stage"))
+    assert len(keys) == 1
+    path.write_text(path.read_text().replace("names: short", "integer_activations: false"))
+    keys.add(tuple(step.key for step in make_plan(load(path), None).steps if step.kind == "stage"))
+    assert len(keys) == 2

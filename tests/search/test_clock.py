@@ -29,6 +29,18 @@ def test_what_a_family_takes_is_told_by_itself_where_it_was_seen() -> None:
     assert clock.estimate(candidate(family="slow")) == 50
 
 
+def test_a_longer_training_takes_more_time_for_its_epochs_alone() -> None:
+    """Cutting takes 80 seconds of the first, whatever follows, and its two epochs two."""
+    clock, stages = Clock(1000, lambda: 0.0), ({"id": "cut"}, {"id": "taught", "epochs": 2})
+    brief, whole = (Candidate("one", "family", "words", "trained", stages, weight=weight) for weight in (2.0, 8.0))
+    clock.add(brief, 82, 2)
+    assert clock.estimate(whole) == 1.25 * (80 + 8)
+    clock.add(whole, 5, 0.0)  # its training came from the cache
+    assert clock.estimate(whole) == 1.25 * (80 + 8)
+    clock.add(whole, 400)  # stopped there: who knows by what
+    assert clock.estimate(brief) == 1.25 * (80 + 2 * 50)
+
+
 def test_time_is_kept_for_the_file_in_the_end() -> None:
     clock = Clock(100, lambda: 0.0)
     clock.reserved = 100

@@ -27,7 +27,7 @@ NOTHING = Facts(
 
 def candidates(facts: Facts, goal: Goal, training: dict[str, Any] | None = None) -> list[Candidate]:
     """All that a search may try."""
-    trained = on_a_scale(facts, goal, training or {}) if facts.can_train else ()
+    trained = on_a_scale(facts, goal, training or {}, four_keep=True) if facts.can_train else ()
     return in_order([*untrained(facts, goal), *trained])
 
 

@@ -49,6 +49,19 @@ def test_a_gentler_cut_follows_one_that_lost_too_much_and_a_harder_one_what_is_n
     assert {"narrow60-long", "narrow40", "narrow25", "narrow15", "narrow8"} <= lost_much.refused.keys()
 
 
+def test_four_bits_that_the_whole_network_keeps_are_tried_on_a_cut_one_before_they_are_trained() -> None:
+    tree = Tree(in_order(on_a_scale(FACTS, Goal(drop=1.0), {"epochs": 8}, four_keep=True)))
+    brief, untrained = ({one.name: one for one in tree.candidates}[name] for name in ("narrow60", "narrow60-w4a8"))
+    assert untrained.stages[:2] == brief.stages[:2]  # so that its training comes from the cache
+    assert untrained.stages[2] == {**brief.stages[2], "weights": "int4"}
+    for lost, is_trained in ((0.4, False), (0.6, True), (1.5, True)):
+        seen = {"narrow60": 0.4, "narrow60-w4a8": lost, "narrow40": None}
+        rest = Tree(list(tree.candidates), seen)
+        following = rest.next()
+        assert (following is not None and following.name == "narrow60-w4a8-qat") == is_trained
+        assert ("narrow60-w4a8-qat" in rest.refused) != is_trained
+
+
 def test_fewer_tokens_are_trained_where_untrained_ones_lose_too_much() -> None:
     points = {f"tokens{percent}": point(f"tokens{percent}", figures(1600, 1.5, 2.0)) for percent in (80, 60, 40)}
     bench: Any = SimpleNamespace(facts=FACTS)
