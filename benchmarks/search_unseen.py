@@ -94,6 +94,7 @@ def _techniques(network: Unseen, epochs: int) -> dict[str, list[dict[str, Any]]]
         "4-bit weights, trained": [{"id": "w4a8", "use": "quantize.qat", "weights": "int4", **rounded}],
         "half of the arithmetic": [{"id": "slim", "use": "prune.channels", "keep": 0.5, "of": "macs"}, taught],
         "a quarter of the arithmetic": [{"id": "slim", "use": "prune.channels", "keep": 0.25, "of": "macs"}, taught],
+        "15 % of the arithmetic": [{"id": "slim", "use": "prune.channels", "keep": 0.15, "of": "macs"}, taught],
         "low rank": [{"id": "thin", "use": "factorize.svd", "rank": {"ratio": 0.5}}, taught],
     }
 

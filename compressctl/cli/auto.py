@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compressctl.cli.options import ServedBy, Sets, Shapes, SharedCacheAddress, SharedCacheMode
+from compressctl.cli.options import ServedBy, Shapes, SharedCacheAddress, SharedCacheMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,14 @@ def auto(
             help="A value for whatever trains, as in epochs=10 or augment={crop_padding: 4}. Repeatable.",
         ),
     ] = None,
-    sets: Sets = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Change a value of the model, its data or the target, as in target.threads=2. Repeatable.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -215,8 +222,9 @@ def _section(model: str, sets: Sequence[str], unsets: Sequence[str]) -> SearchSe
     """A recipe's own; an empty one where it has none, or the model is no recipe."""
     from compressctl.recipe.loader import read
     from compressctl.recipe.schema import SearchSection
+    from compressctl.search.subject import RECIPES
 
-    if Path(model).suffix.lower() not in (".yaml", ".yml"):
+    if Path(model).suffix.lower() not in RECIPES:
         return SearchSection()
     own = [entry for entry in sets if entry.lstrip().startswith("search.")]
     return read(Path(model), own, unsets)[0].search or SearchSection()

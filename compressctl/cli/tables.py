@@ -40,8 +40,8 @@ def tables(
     """
     import sys
 
+    from compressctl.cli.files import writable
     from compressctl.cli.limits import time_limit_of
-    from compressctl.core.errors import UsageError
     from compressctl.measure.samples import parse_shapes
     from compressctl.pipeline.event_listeners import PlainLines
     from compressctl.search.kept_tables import write_tables
@@ -49,8 +49,7 @@ def tables(
     from compressctl.search.subject import Asked
     from compressctl.store.cache_place import stage_cache
 
-    if output.exists() and not force:
-        raise UsageError(f"{output} is there already", hint="name another --output, or replace it with --force")
+    writable(output, force)
     asked = Asked(model, backend=backend, shapes=parse_shapes(shape or ()), sets=tuple(sets or ()))
     found = costs_here(asked, time_limit_of(time, "--time"), stage_cache(), [PlainLines(sys.stderr)])
     write_tables(found, output)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from compressctl.recipe.schema import Prefer
 from compressctl.search.document import Figures, Point
-from compressctl.search.front import ROUNDING, shortfalls, speed_of
+from compressctl.search.front import ROUNDING, gains, shortfalls, speed_of
 from compressctl.search.request import Goal
 
 _FEW = 30
@@ -19,11 +19,11 @@ def choose(
 ) -> Point | None:
     """The best by preference of those that keep every limit, and of these first of those that keep the loss with its error to spare (`is_sure`), or lose
     half of it at most: the best of many by a figure that strays is seldom as good as that figure. Else, of those that keep the loss, the one that comes nearest. None
-    where none keeps the loss. Of equals the one with the name that comes first, whatever order they were tried in.
+    where none keeps the loss, or none is smaller or faster than the original. Of equals the one with the name that comes first, whatever order they were tried in.
 
     is_judged: whether the loss is known at all. Where it is not, of those that keep the limits the least risky is chosen.
     """
-    measured = [(point, point.figures) for point in points if point.figures is not None]
+    measured = [(point, figures) for point in points if (figures := point.figures) is not None and gains(figures)]
     missed = {point.name: shortfalls(figures, goal, limit_bytes, is_judged=is_judged) for point, figures in measured}
     holding = [(point, figures) for point, figures in measured if not missed[point.name]]
     if holding:

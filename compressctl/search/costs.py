@@ -23,6 +23,9 @@ _LIKE = {"weights8": "float", "weights4": "float", "shared16": "int8", "shared8"
 _LONGEST_NAME = 100
 
 
+_MEASURE = "`compressctl tables measure MODEL --output tables.json` writes one on the machine that will serve the file"
+
+
 @dataclass(frozen=True)
 class Costs:
     """tables: of the same model, in which float and integer files were timed. file: as it was named."""
@@ -92,17 +95,24 @@ class Costs:
 def read_costs(file: Path, target: Mapping[str, Any]) -> Costs:
     """target: the recipe's section. Raises UsageError for a file that holds no times, or those of another backend or batch."""
     found = read_table(file)
+    if found is None and not file.exists():
+        raise UsageError(f"--costs {file} does not exist", hint=_MEASURE)
     if found is None:
         raise UsageError(
             f"--costs {file}: no table of layers that this version reads",
-            hint="`compressctl tables measure MODEL --output tables.json` writes one on the machine that will serve the file",
+            hint=_MEASURE,
         )
     timed = found.target
     if timed is None or found.float_ms is None or found.integer_ms is None:
         raise UsageError(
             f"--costs {file}: nothing in it was timed", hint="run `compressctl tables measure` on that machine"
         )
-    for name, there, default in (("backend", timed.backend, "onnxruntime"), ("batch_size", timed.batch_size, 1)):
+    said = (
+        ("backend", timed.backend, "onnxruntime"),
+        ("batch_size", timed.batch_size, 1),
+        ("threads", timed.threads, timed.threads),
+    )
+    for name, there, default in said:
         here = target.get(name, default)
         if there != here:
             raise UsageError(

@@ -172,6 +172,10 @@ class Search(Result):
     chosen: str | None = Field(description="the point that is handed over")
     files: tuple[str, ...] = Field((), description="of the chosen point, relative to the folder")
     missed: tuple[str, ...] = Field((), description="limits that the file in the end does not keep, measured in full")
+    error: str = Field("", description="what the file in the end failed with, where it did (1.6)")
+    untried_for_time: int = Field(
+        0, description="recipes that there was no time for, those that wait for them not counted (1.6)"
+    )
     nearest: tuple[Nearest, ...] = ()
     points: tuple[Point, ...]
     shaped: tuple[Point, ...] = Field(

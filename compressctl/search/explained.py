@@ -25,18 +25,29 @@ SHOWN = 6
 
 def read_search(folder: Path) -> Search:
     """Of its folder. Raises UsageError where it holds none."""
+    file = folder / "search.json"
     try:
-        return Search.model_validate_json(read_regular(folder / "search.json", _MOST_BYTES))
+        return Search.model_validate_json(read_regular(file, _MOST_BYTES))
     except (OSError, NotRegularError, ValueError, ValidationError, RecursionError):
+        if file.is_file():
+            raise damaged(file) from None
         raise UsageError(
             f"{folder} holds no search", hint="name the folder that `compressctl auto` wrote, as in auto/model"
         ) from None
+
+
+def damaged(file: Path) -> UsageError:
+    return UsageError(
+        f"{file} is damaged, or another version's", hint="start the search again: it goes on from what it has finished"
+    )
 
 
 def read(folder: Path) -> tuple[Search, Tables]:
     """Of a search's folder. Raises UsageError where it holds none, or none that looked at layers one by one."""
     found = read_search(folder)
     tables = read_table(folder / TABLES) if found.tables is not None else None
+    if tables is None and found.tables is not None and (folder / TABLES).is_file():
+        raise damaged(folder / TABLES)
     if tables is None:
         why = next((note for note in found.notes if "one by one" in note), "")
         raise UsageError(

@@ -9,7 +9,7 @@ from typing import Any
 from compressctl.core.errors import UsageError
 from compressctl.core.patterns import literal, matches
 from compressctl.search.document import Point, Search
-from compressctl.search.explained import SHOWN, mappings, named, read_search
+from compressctl.search.explained import SHOWN, damaged, mappings, named, read_search
 from compressctl.search.kept_tables import WIDTHS, read_widths
 from compressctl.search.width_tables import GroupTable, WidthTables
 
@@ -20,6 +20,8 @@ def read(folder: Path) -> tuple[Search, WidthTables]:
     """Of a search's folder. Raises UsageError where it holds none, or none that looked at channels."""
     found = read_search(folder)
     tables = read_widths(folder / WIDTHS) if found.widths is not None else None
+    if tables is None and found.widths is not None and (folder / WIDTHS).is_file():
+        raise damaged(folder / WIDTHS)
     if tables is None:
         why = next((note for note in found.notes if "Channels were not chosen" in note), "")
         raise UsageError(

@@ -133,17 +133,21 @@ class _Widths:
         self, shape: Shape, goal: Goal, limit_bytes: int | None, build: Callable[[Candidate], Point | None]
     ) -> None:
         self.shape, self._goal, self._limit, self._build = shape, goal, limit_bytes, build
-        self.why, self.is_failed = "", False
+        self.why, self.is_failed, self._last = "", False, ""
 
     def missing(self, percent: int) -> float | None:
         candidate = as_cut(replace(self.shape, percent=percent))
         point = self._build(candidate)
         if point is None or point.figures is None:
             self.is_failed = True
-            self.why = self.why or ("there was no time to build it" if point is None else first_line(point.reason))
+            why = (
+                f"there was no time to build and time {percent} % of it" if point is None else first_line(point.reason)
+            )
+            self.why = f"{self._last}; {why}" if self._last else why
             return None
         over = too_much(point.figures, self._goal, self._limit)
-        self.why = f"even {percent} % of it misses what is asked by {math.expm1(over):.0%}"
+        self._last = f"{percent} % of it misses what is asked by {math.expm1(over):.0%}"
+        self.why = f"even {self._last}"
         return over
 
 

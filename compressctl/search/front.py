@@ -11,6 +11,9 @@ from compressctl.search.request import Goal
 
 ROUNDING = 1e-9
 
+_SAME_SIZE = 1.005
+"""Times smaller that is no gain yet."""
+
 
 def speed_of(figures: Figures) -> float | None:
     """The ratio, or the lower end of an interval that is too wide for one: what a budget counts. Where the file is for another machine, what is
@@ -21,6 +24,15 @@ def speed_of(figures: Figures) -> float | None:
     if speed is None:
         return None
     return speed.low if is_wide(speed.low, speed.high) else speed.ratio
+
+
+def gains(figures: Figures) -> bool:
+    """Whether it is smaller or faster than the original at all, beyond what another writing of the same file or another timing would show."""
+    if figures.smaller > _SAME_SIZE:
+        return True
+    if figures.on_target is not None:
+        return (figures.on_target.times_faster or 0.0) > 1
+    return figures.speed is not None and figures.speed.low > 1
 
 
 def front(points: Sequence[Point]) -> list[Point]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 from compressctl.core.errors import UsageError
 from compressctl.core.events import Listener
-from compressctl.core.regular_files import NotRegularError, read_regular
 from compressctl.core.run_folder import below
 from compressctl.core.secrets import for_others
 from compressctl.pipeline.measure_level import MeasureLevel
@@ -23,11 +21,10 @@ from compressctl.report.read import read_report
 from compressctl.search.document import Point
 from compressctl.search.evaluate import Bench, figures_of
 from compressctl.search.facts import Facts
-from compressctl.search.recipes import PINNED, READABLE, write_chosen, write_pinned
+from compressctl.search.handed_files import RUN
+from compressctl.search.recipes import READABLE, write_chosen, write_pinned
 from compressctl.search.request import Goal
 from compressctl.search.space import Candidate
-
-RUN = "best"
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class HandedOver:
     files: tuple[str, ...]
     status: str
     error: str = ""
+    exit_code: int = 0
 
 
 def hand_over(
@@ -60,7 +58,7 @@ def hand_over(
     write_pinned(bench.folder, recipe, bench.folder / RUN / "recipe.pinned.yaml")
     missed = tuple(check.name for check in report.budget if not check.holds)
     if report.status not in ("done", "budget missed") or not report.backends:
-        return HandedOver(point, missed, (), report.status, report.error or "")
+        return HandedOver(point, missed, (), report.status, report.error or "", report.exit_code)
     confirmed = figures_of(report.backends[0], bench.facts)
     return HandedOver(
         point.model_copy(update={"confirmed": confirmed, "confirmed_run": RUN}),
@@ -109,17 +107,6 @@ def files_of(report: Report, folder: Path) -> tuple[str, ...]:
             shutil.copy2(source, target)
         found.append(below(target, folder))
     return tuple(found)
-
-
-def take_back(folder: Path) -> None:
-    """What an earlier start handed over, and this one does not: nothing there is taken for its result."""
-    try:
-        content = json.loads(read_regular(folder / "search.json"))
-        names = [name for name in content["files"] if isinstance(name, str) and Path(name).name == name]
-    except (OSError, NotRegularError, ValueError, LookupError, TypeError, RecursionError):
-        names = []
-    for name in (*names, READABLE, PINNED):
-        (folder / name).unlink(missing_ok=True)
 
 
 def budget_of(goal: Goal, facts: Facts, limit_bytes: int | None, point: Point, *, is_timed: bool) -> dict[str, Any]:

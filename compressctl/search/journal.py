@@ -18,16 +18,16 @@ from compressctl.core.secrets import for_others
 from compressctl.core.whole_files import lock, write_whole
 from compressctl.search.document import SCHEMA_VERSION, Point
 
-_FOLDER = "journal"
+FOLDER = "journal"
 _MOST_BYTES = 1 << 22
-_OWN = (_FOLDER, "search.json")
+_OWN = (FOLDER, "search.json")
 
 
 class Journal:
     """folder: the search's. A file that is damaged, or another version's, counts as not there."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / _FOLDER
+        self._folder = folder / FOLDER
 
     def read(self, key: str) -> Point | None:
         try:
@@ -66,9 +66,9 @@ def key_of(*parts: Any) -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Make the search's folder, and keep other searches out of it meanwhile. A search that was refused leaves no new folder. Raises UsageError
     where it holds something else, cannot be made, or is another search's now."""
-    new = [place for place in (folder / _FOLDER, folder, *folder.parents) if not place.exists()]
+    new = [place for place in (folder / FOLDER, folder, *folder.parents) if not place.exists()]
     _make(folder)
-    held = lock(folder / _FOLDER)
+    held = lock(folder / FOLDER)
     if held is None:
         raise UsageError(f"another search works in {folder}", hint="wait for it, or name another --output")
     try:
@@ -90,7 +90,7 @@ def _make(folder: Path) -> None:
             raise UsageError(
                 f"{folder} is not empty and holds no search", hint="name a new or empty folder for --output"
             )
-        (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         from compressctl.core.failures import refusal
 

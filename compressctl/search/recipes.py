@@ -16,14 +16,14 @@ from compressctl.search.space import Candidate
 from compressctl.search.subject import Subject
 
 READABLE, PINNED = "recipe.yaml", "recipe.pinned.yaml"
-_FOLDER = "recipes"
+FOLDER = "recipes"
 
 
 def write_point(folder: Path, subject: Subject, candidate: Candidate) -> str:
     """Of one point, without a budget. Returns its path from the search's folder. Raises MachineError, OSError."""
-    (folder / _FOLDER).mkdir(exist_ok=True)
-    name = f"{_FOLDER}/{candidate.name}.yaml"
-    content = moved(_readable(subject, candidate, None), folder, folder / _FOLDER)
+    (folder / FOLDER).mkdir(exist_ok=True)
+    name = f"{FOLDER}/{candidate.name}.yaml"
+    content = moved(_readable(subject, candidate, None), folder, folder / FOLDER)
     write_whole(folder / name, [_text(content, f"{candidate.words}.").encode()])
     return name
 

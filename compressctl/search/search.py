@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from compressctl.core.events import Listener
 from compressctl.measure.environment import environment
 from compressctl.pipeline.event_listeners import TimeLimit
 from compressctl.pipeline.measure_level import MeasureLevel
-from compressctl.search import by_input, front, narrow, recipes, words
+from compressctl.search import by_input, front, handed_files, narrow, recipes, words
 from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.clock import Clock
 from compressctl.search.costs import Costs, read_costs
 from compressctl.search.document import NotTried, Point, Predicted, Search
 from compressctl.search.evaluate import Bench, evaluate
 from compressctl.search.facts import Facts, read_facts
-from compressctl.search.hand_over import HandedOver, hand_over, take_back
+from compressctl.search.hand_over import HandedOver, hand_over
 from compressctl.search.in_time import in_time
 from compressctl.search.journal import Journal, claimed
 from compressctl.search.kept_tables import TABLES, WIDTHS, tables_of, write_tables
@@ -93,6 +94,10 @@ def _search(
         costs.check(facts)
     bench = Bench(subject, facts, output, cache, environment(), is_timed=costs is None)
     tell(_told(facts, subject))
+    key, before = bench.key(subject.recipe()), handed_files.earlier(output)
+    if before is not None and before.subject != key:
+        handed_files.take_back(output, before, with_run=True)
+        before = None
     running = _Running(request, bench, clock, Journal(output), listeners, tell, costs)
     running.spent["looked"] = clock.elapsed
     try:
@@ -100,9 +105,11 @@ def _search(
         running.confirm()
     except KeyboardInterrupt:
         running.status = "interrupted"
-    found = running.result()
-    if found.status == "not met" and not found.files:
-        take_back(output)
+    found = running.result(before.files if before is not None else ())
+    if found.files:
+        handed_files.note(output, key, found.files)
+    elif found.status != "interrupted":
+        handed_files.take_back(output, before)
     shutil.rmtree(output / "work", ignore_errors=True)
     write(found, output)
     return found
@@ -158,7 +165,8 @@ class _Running:
     status: str = "running"
     chosen: str | None = None
     handed: HandedOver | None = None
-    is_out_of_time: bool = False
+    _late: set[str] = field(default_factory=set)
+    _measured_in: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         facts, goal = self.bench.facts, self.request.goal
@@ -196,7 +204,8 @@ class _Running:
             self.tree.lost[one.name] = self._lost(point)
             self.clock.add(one, point.seconds, point.train_seconds)
             if point.figures is not None:
-                self.clock.reserved = max(self.clock.reserved, _FULL_OVER_BRIEF * point.measure_seconds)
+                self._measured_in.append(point.measure_seconds)
+                self.clock.reserved = _FULL_OVER_BRIEF * statistics.median(self._measured_in)
 
     def _next(self) -> Candidate | None:
         one = self.tree.next()
@@ -287,7 +296,7 @@ class _Running:
         if not self.clock.allows(one):
             wanted, left = self.clock.estimate(one), max(self.clock.left or 0.0, 0.0)
             takes = "" if wanted is None else f", and it would take about {words.duration(wanted)}"
-            self.is_out_of_time = True
+            self._late.add(one.name)
             self.tree.refuse(one.name, f"{words.duration(left)} were left{takes}")
             return None
         self.tell(f"{self._place(one)}: {one.words}")
@@ -299,7 +308,7 @@ class _Running:
         if tried.point is None:
             assert most is not None
             self.clock.add(one, most)
-            self.is_out_of_time = True
+            self._late.add(one.name)
             self.tree.refuse(one.name, f"it was not done after {words.duration(most)}")
             return None
         if tried.is_lasting:
@@ -370,8 +379,8 @@ class _Running:
         left = self.clock.left
         return left is not None and left + self.clock.reserved / 2 < 0
 
-    def result(self) -> Search:
-        """The document, whatever came of it."""
+    def result(self, before: Sequence[str] = ()) -> Search:
+        """The document, whatever came of it. before: files that an earlier start handed over."""
         goal, facts = self.request.goal, self.bench.facts
         points, best = self._finished(), self._best()
         chosen = self.chosen if self.handed is not None else best.name if best else None
@@ -398,7 +407,10 @@ class _Running:
             points=tuple(points),
             shaped=tuple(self.shaped.values()),
             not_tried=tuple(self._not_tried()),
+            error=self.handed.error if self.handed is not None else "",
+            untried_for_time=len(self._late),
             notes=(
+                *(_left_there(before) if status == "interrupted" and self.handed is None else ()),
                 *self._of_costs(),
                 *self.bench.subject.notes,
                 *facts.warnings,
@@ -454,12 +466,13 @@ class _Running:
 
     def _why_not(self, points: Sequence[Point]) -> ExitCode:
         if self.handed is not None and self.handed.error:
-            return ExitCode.STAGE_FAILED
-        if any(point.figures is not None for point in points):
+            return ExitCode(self.handed.exit_code)
+        measured = [point.figures for point in points if point.figures is not None]
+        if any(front.gains(figures) for figures in measured):
             return ExitCode.BUDGET_MISSED
-        codes = {ExitCode(point.exit_code) for point in points} - {ExitCode.NOTHING_TO_COMPRESS}
-        nothing = ExitCode.TIME_LIMIT if self.is_out_of_time else ExitCode.NOTHING_TO_COMPRESS
-        return min(codes, default=nothing)
+        failed = {ExitCode(point.exit_code) for point in points if point.figures is None}
+        nothing = ExitCode.TIME_LIMIT if self._late else ExitCode.NOTHING_TO_COMPRESS
+        return nothing if measured else min(failed - {ExitCode.NOTHING_TO_COMPRESS}, default=nothing)
 
     def _not_tried(self) -> list[NotTried]:
         found = [
@@ -491,6 +504,11 @@ def _told(facts: Facts, subject: Subject) -> str:
     samples = ", ".join(f"{count:,} {name}" for name, count in facts.samples.items() if count)
     values = "random values" if facts.is_random else f"samples: {samples}"
     return f"{subject.content['name']}: {facts.parameters:,} parameters ({kinds}), {facts.original_bytes:,} bytes; {values if samples else 'no samples'}"
+
+
+def _left_there(files: Sequence[str]) -> Iterator[str]:
+    if files:
+        yield f"{', '.join(files)}: handed over by an earlier start, before this one was stopped."
 
 
 def _noise(points: Sequence[Point]) -> list[str]:

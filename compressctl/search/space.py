@@ -83,6 +83,11 @@ def untrained(facts: Facts, goal: Goal) -> Iterator[Candidate]:
 
 def left_out(facts: Facts) -> Iterator[tuple[str, str]]:
     """Families that this model or its data leave no room for, each with why."""
+    if facts.quantized:
+        yield (
+            "fewer bits",
+            f"the model holds integers already ({', '.join(facts.quantized[:3])}): start from the float file",
+        )
     if not facts.can_calibrate:
         why = (
             "nothing calibrates it: the data are random values"

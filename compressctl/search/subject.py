@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from compressctl.recipe.schema import Recipe
 from compressctl.search.paths import moved
 
 _BUILTIN = "builtin:"
-_YAML = (".yaml", ".yml", ".json")
+RECIPES = (".yaml", ".yml", ".json")
 _JUDGING = ("task", "metric", "decode", "loss", "heads", "data")
 _OWN = ("stages", "search", "export", "budget")
 """What a search makes itself."""
@@ -111,7 +112,13 @@ def subject_of(asked: Asked, output: Path) -> Subject:
     is_dealt = any(size in data for size in _SIZES) or any(
         entry.split("=")[0].strip() in {f"data.{size}" for size in _SIZES} for entry in asked.sets
     )
-    sets = [entry for entry in asked.sets if not entry.lstrip().startswith("search.")]
+    is_recipe = Path(asked.model).suffix.lower() in RECIPES
+    sets = [entry for entry in asked.sets if not (is_recipe and _section_of(entry) == "search")]
+    if (own := next((name for name in map(_section_of, sets) if name in _OWN), None)) is not None:
+        raise UsageError(
+            f"--set {own}: auto makes its own {own}",
+            hint="say limits as --drop, --size, --speedup and --train; --set changes the model, its data and the target, as in target.threads=2",
+        )
     made, _ = read(output / "recipe.yaml", sets, text=as_yaml({**content, "stages": []}))
     if made.pipeline is not None:
         raise UsageError(
@@ -120,6 +127,11 @@ def subject_of(asked: Asked, output: Path) -> Subject:
         )
     kept = {key: value for key, value in made.resolved.items() if key not in _OWN}
     return Subject(kept, output, not is_dealt and data.get("source") != "digits", notes)
+
+
+def _section_of(entry: str) -> str:
+    """Of an entry of --set, as in target.threads=2."""
+    return re.split(r"[.=\[]", entry.strip(), maxsplit=1)[0].strip()
 
 
 def _of_model(asked: Asked, output: Path) -> tuple[dict[str, Any], tuple[str, ...], str | None]:
@@ -131,7 +143,7 @@ def _of_model(asked: Asked, output: Path) -> tuple[dict[str, Any], tuple[str, ..
     name, file = model.removeprefix(_BUILTIN), Path(model)
     if model.startswith(_BUILTIN) and name in builtin.NAMES:
         return _without_stages(starter.for_builtin(name).text, output), (), asked.data
-    if model.startswith(_BUILTIN) or file.suffix.lower() in _YAML:
+    if model.startswith(_BUILTIN) or file.suffix.lower() in RECIPES:
         return *_of_recipe(file, output, asked), asked.data
     if file.suffix.lower() != ".onnx":
         raise UsageError(
@@ -147,7 +159,7 @@ def _of_model(asked: Asked, output: Path) -> tuple[dict[str, Any], tuple[str, ..
 
 
 def _is_section(data: str) -> bool:
-    return data == "digits" or Path(data).suffix.lower() in _YAML
+    return data == "digits" or Path(data).suffix.lower() in RECIPES
 
 
 def _without_stages(text: str, output: Path) -> dict[str, Any]:
@@ -170,7 +182,7 @@ def data_sections(data: str, output: Path) -> dict[str, Any]:
     path = Path(data)
     if data == "digits":
         return {"data": {"source": "digits"}, "task": "classification"}
-    if path.suffix.lower() in _YAML:
+    if path.suffix.lower() in RECIPES:
         raw: dict[str, Any] = plain(compose(path, (), ()).root)
         if not isinstance(raw.get("data"), dict):
             raise UsageError(

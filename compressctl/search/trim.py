@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,10 +86,11 @@ class _Kind:
             shape = self._shape(found, len(tried))
             point = self._build(as_cut(shape))
             if point is None or point.figures is None:
-                self.why = "there was no time to build it" if point is None else first_line(point.reason)
+                why = "there was no time to build and time another one" if point is None else first_line(point.reason)
+                self.why = f"{self.why}; {why}" if self.why else why
                 break
             over = too_much(point.figures, self._goal, self._limit)
-            self.why = f"the last of {len(tried)} networks misses what is asked by {over:.0%}"
+            self.why = f"the last of {len(tried)} networks misses what is asked by {math.expm1(over):.0%}"
             self._beside = point.figures.total_bytes - found.bytes
             self._learn(found.saves_ms, point.figures)
             if over <= 0:

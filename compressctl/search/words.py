@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from compressctl.core.errors import ExitCode
@@ -12,7 +12,7 @@ from compressctl.measure.results import Speedup
 from compressctl.measure.speed_words import headline, times
 from compressctl.report.tables import size
 from compressctl.search.document import BY_TABLES, CostsOf, Figures, Loss, Point, Predicted, Search
-from compressctl.search.front import amount, speed_of
+from compressctl.search.front import amount, gains, speed_of
 
 HEAD = ("recipe", "size", "smaller", "speed", "lost", "on the front", "holds")
 
@@ -232,11 +232,10 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
         lines.append(f"Found{', as far as the speed is foretold' if is_foretold else ''}: {asked}.")
     else:
         lines.append(f"Not found: {asked}.")
+    if found.error:
+        lines.append(f"What was chosen failed when it was measured in full: {found.error}")
     if point is None:
-        if found.exit_code == ExitCode.TIME_LIMIT:
-            lines.append("The time was over before any recipe was measured: give it more, the same command goes on.")
-        elif found.status != "interrupted":
-            lines.append("No file keeps the loss that is allowed: the original stays.")
+        lines += _nothing(found)
     elif files and point.confirmed is not None:
         lines.append(
             f"Handed over ({', '.join(files)}): {point.name}, {point.words}: {in_short(point.confirmed)}{_where(point.confirmed)}."
@@ -252,8 +251,32 @@ def summary(found: Search, files: Sequence[str]) -> list[str]:
             )
     elif point.figures is not None:
         lines.append(f"Best so far: {point.name}, {point.words}: {in_short(point.figures)}{_where(point.figures)}.")
+    if found.status == "not met" and found.untried_for_time and found.exit_code != ExitCode.TIME_LIMIT:
+        more = "recipe was" if found.untried_for_time == 1 else "recipes were"
+        lines.append(
+            f"The time was over: {found.untried_for_time} {more} not tried for it, and what waits for them; with more `--time` the same command goes on."
+        )
     lines += [f"{near.point} would do {near.words}." for near in found.nearest]
     return lines
+
+
+def _nothing(found: Search) -> Iterator[str]:
+    """Why no file was chosen."""
+    measured = [point.figures for point in found.points if point.figures is not None]
+    if found.status == "interrupted":
+        return
+    if found.exit_code == ExitCode.TIME_LIMIT:
+        began = "before any recipe was measured" if not measured else "before any file was smaller or faster"
+        yield f"The time was over {began}: give it more, the same command goes on."
+    elif measured and not any(gains(figures) for figures in measured):
+        yield "No file is smaller or faster than the original, which stays."
+    elif measured:
+        yield "No file keeps the loss that is allowed: the original stays."
+    elif found.points:
+        yield f"No file could be made: the original stays. {found.points[0].name}: {found.points[0].reason}"
+    else:
+        why = "; ".join(f"{one.family}: {one.reason}" for one in found.not_tried)
+        yield f"Nothing that a search tries fits this model: the original stays. {why}".rstrip()
 
 
 def _where(figures: Figures) -> str:

@@ -22,7 +22,7 @@ VERSION = 1
 
 
 def load(params: RequestsParams, sizes: SplitSizes, base: Path, seed: int) -> Dataset:
-    """Files sorted by name; each is read when it is needed. Raises UsageError when there is none, or the first is not one."""
+    """Files sorted by name; each is read when it is needed. Raises UsageError when there is none, the first is not one, or another lacks an array of it."""
     files = _files(params, base)
 
     def read(position: int) -> Recorded:
@@ -32,7 +32,22 @@ def load(params: RequestsParams, sizes: SplitSizes, base: Path, seed: int) -> Da
     first = read(0)
     if not first.inputs:
         raise UsageError(f"{files[0][0]} holds no inputs", hint="write it with numpy.savez(path, **inputs)")
+    _check_names([path for sequence in files for path in sequence])
     return RequestDataset(read, choose(len(files), sizes, seed), classes_of(params.classes, first.labels))
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    """Before any work: the last call may be read hours later. Raises UsageError for a call that lacks an array of the first."""
+    known: tuple[str, ...] = ()
+    for path in files:
+        with NpzFile(path) as stored:
+            names = tuple(stored.names)
+        known = known or names
+        if missing := [name for name in known if name not in names]:
+            raise UsageError(
+                f"{path} has no array {', '.join(map(repr, missing))}, which {files[0]} has",
+                hint=f"every call holds all inputs; it has {', '.join(names) or 'none'}",
+            )
 
 
 def fingerprint(params: RequestsParams, base: Path) -> str:

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from support.searching import figures, point
 
+from compressctl.measure.speed_words import speedup_of
 from compressctl.recipe.schema import Prefer
 from compressctl.search.choose import as_handed_over, choose
 from compressctl.search.document import Figures
@@ -75,6 +76,17 @@ def test_of_few_samples_two_errors_must_fit() -> None:
     assert choose([few, sure], Goal(drop=1.0), None, "balanced", is_judged=True) == sure
     many = point("many", _with_error(0.58, 0.31, 300))
     assert choose([many, sure], Goal(drop=1.0), None, "balanced", is_judged=True) == many
+
+
+def _timed(size: int, low: float, high: float) -> Figures:
+    return figures(size, 1.0).model_copy(update={"speed": speedup_of((low + high) / 2, low, high)})
+
+
+def test_a_file_that_is_neither_smaller_nor_surely_faster_is_no_gain() -> None:
+    same, larger, faster = point("same", _timed(3990, 0.99, 1.02)), point("larger", _timed(4700, 0.98, 1.06)), point("faster", _timed(4700, 1.1, 1.2))  # fmt: skip
+    assert choose([same, larger], Goal(drop=1.0), None, "balanced", is_judged=True) is None
+    assert choose([same, larger], Goal(drop=1.0), None, "balanced", is_judged=False) is None
+    assert choose([same, larger, faster], Goal(drop=1.0), None, "balanced", is_judged=True) == faster
 
 
 def test_what_is_expected_is_not_said_to_be_lost() -> None:

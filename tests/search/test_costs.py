@@ -123,6 +123,7 @@ def test_tables_of_another_model_are_refused() -> None:
         ({"float_ms": None}, TARGET, "nothing in it was timed"),
         ({}, {**TARGET, "backend": "openvino"}, "measured for backend onnxruntime"),
         ({}, {**TARGET, "batch_size": 8}, "measured for batch_size 1"),
+        ({}, {**TARGET, "threads": 7}, "measured for threads"),
         ({"target": None}, TARGET, "nothing in it was timed"),
     ],
 )
@@ -138,7 +139,7 @@ def test_tables_that_tell_nothing_of_the_target_are_refused(
 def test_what_holds_no_tables_is_refused(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "t.json").write_text(text)
-    with pytest.raises(UsageError, match="no table of layers"):
+    with pytest.raises(UsageError, match="does not exist" if text is None else "no table of layers"):
         read_costs(tmp_path / "t.json", TARGET)
 
 

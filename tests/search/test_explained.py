@@ -76,6 +76,15 @@ def test_slips_are_named(arguments: list[str], says: str, tmp_path: Path) -> Non
     assert says in done.stderr
 
 
+@pytest.mark.parametrize("file", ["tables.json", "search.json"])
+def test_a_damaged_file_is_said_to_be_damaged(file: str, tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / file).write_text("{")
+    done = CliRunner().invoke(app, ["explain-search", str(tmp_path)])
+    assert done.exit_code == 2
+    assert f"{file} is damaged" in done.stderr
+
+
 def test_a_search_that_looked_at_no_layers_says_why(tmp_path: Path) -> None:
     written(tmp_path, tables=None, notes=("Layers were not looked at one by one: there was no time left.",))
     done = CliRunner().invoke(app, ["explain-search", str(tmp_path)])

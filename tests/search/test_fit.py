@@ -117,3 +117,17 @@ def test_what_no_width_reaches_is_said_before_anything_is_trained() -> None:
     found = fit(Goal(speedup=50), None, {}, lambda one: as_point(one, figures(100_000, 2.0)))
     assert not found.shapes
     assert all("misses what is asked by" in why for why in found.refused.values())
+
+
+def test_what_there_was_no_time_to_build_is_not_called_impossible() -> None:
+    """The whole network misses, and time ends before a narrower one is built."""
+    built: list[str] = []
+
+    def build(one: Candidate) -> Point | None:
+        built.append(one.name)
+        return as_point(one, figures(100_000, 2.0)) if len(built) == 1 else None
+
+    why = fit(Goal(speedup=3), None, {}, build).refused["narrow"]
+    assert "100 % of it misses what is asked by" in why
+    assert "there was no time to build" in why
+    assert "even" not in why

@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -45,6 +46,29 @@ def test_both_pages_hold_every_file_why_others_are_missing_and_the_verdict() -> 
             "int8 lost too much",
         ):
             assert words_ in page.replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"exit_code": 2, "error": "call 3 has another input"}, "failed when it was measured in full: call 3 has another input"),
+        ({"exit_code": 1, "untried_for_time": 4}, "The time was over: 4 recipes were not tried"),
+        ({"exit_code": 124, "chosen": None, "untried_for_time": 4}, "The time was over before any file was smaller"),
+        ({"exit_code": 6, "chosen": None, "points": ()}, "Nothing that a search tries fits this model: the original stays. int8: int8 lost too much"),
+        ({"exit_code": 6, "chosen": None, "points": (point("float16", figures(4700, 1.0, 0.0)),)}, "No file is smaller or faster"),
+        ({"exit_code": 6, "chosen": None, "points": (point("int8", figures(700, 2.0, 9.0)),)}, "No file keeps the loss"),
+        ({"exit_code": 6, "chosen": None, "points": (POINTS[-1],)}, "broken: it has nothing to round"),
+    ],
+)  # fmt: skip
+def test_a_verdict_says_why_nothing_was_found(more: dict[str, Any], said: str) -> None:
+    lines = words.summary(found(**{"status": "not met", **more}), ())
+    assert lines[0].startswith("Not found")
+    assert said in " ".join(lines)
+
+
+def test_a_recipe_of_every_file_is_a_link_to_load() -> None:
+    page = as_html.render(found([point("int8", figures(), recipe_file="recipes/int8.yaml")]))
+    assert '<a href="recipes/int8.yaml" download>' in page
 
 
 def test_names_and_reasons_are_text_whatever_they_hold() -> None:

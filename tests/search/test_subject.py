@@ -9,6 +9,7 @@ import onnx
 import pytest
 from support.digit_network import digits, fitted_network
 
+from compressctl.cli.auto import _section
 from compressctl.core.errors import UsageError
 from compressctl.pipeline.plan import make_plan
 from compressctl.recipe.loader import load
@@ -70,6 +71,23 @@ def test_a_recipe_in_json_is_a_recipe_as_it_is_elsewhere(folder: Path, tmp_path:
     recipe = folder / "net.json"
     recipe.write_text('{"recipe": "compressctl/v1", "model": {"source": "onnx", "path": "net.onnx"}, "stages": []}')
     assert subject_of(Asked(str(recipe)), tmp_path).content["model"]["source"] == "onnx"
+
+
+def test_what_a_recipe_in_json_asks_of_a_search_is_taken(folder: Path) -> None:
+    recipe = folder / "net.json"
+    recipe.write_text(
+        '{"recipe": "compressctl/v1", "model": {"source": "onnx", "path": "net.onnx"}, "search": {"drop": 2}}'
+    )
+    assert _section(str(recipe), ("search.smaller=3",), ()).model_dump(exclude_defaults=True) == {
+        "drop": 2.0,
+        "smaller": 3.0,
+    }
+
+
+@pytest.mark.parametrize("entry", ["search.drop=9", "stages=[]", "stages.int8.ranges=mse", " budget.size = 1MB"])
+def test_a_value_that_auto_makes_itself_is_refused(folder: Path, tmp_path: Path, entry: str) -> None:
+    with pytest.raises(UsageError, match="auto makes its own"):
+        subject_of(Asked(str(folder / "net.onnx"), sets=(entry,)), tmp_path)
 
 
 def test_a_points_recipe_gives_what_the_search_measured(folder: Path, tmp_path: Path) -> None:

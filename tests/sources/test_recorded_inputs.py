@@ -89,6 +89,13 @@ def test_recorded_calls_may_have_labels(tmp_path: Path) -> None:
     assert "label" not in _all(dataset)[0].inputs
 
 
+def test_a_call_that_lacks_an_input_is_named_before_any_is_run(tmp_path: Path) -> None:
+    for number in range(8):
+        np.savez(tmp_path / f"{number}.npz", **{"x" if number != 6 else "y": np.zeros((1, 3), np.float32)})
+    with pytest.raises(UsageError, match=r"6\.npz has no array 'x', which .*0\.npz has"):
+        requests.load(RequestsParams(path="."), SIZES, tmp_path, 0)
+
+
 def test_a_folder_without_recorded_calls_says_what_to_write(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no \.npz file"):
         requests.load(RequestsParams(path="."), SIZES, tmp_path, 0)
