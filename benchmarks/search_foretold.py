@@ -5,7 +5,7 @@
 Nothing is trained. Layers are measured for --time at most, then the files with one option everywhere, which say what distances come to. The program
 then solves for the least loss within a ladder of sizes, and within one of speeds, in two rounds, as a search does: what came of the first three files
 corrects what is foretold of the others. What is foretold of a round's files is written to foretold.json before the first of them is made. EfficientNet-Lite0 as search_efficientnet.py (COMPRESSCTL_IMAGENET; 200 images calibrate, the other 800 judge), ResNet-20
-as search_resnet20.py (COMPRESSCTL_DATA; 2,000 of the test images judge), digits without any data. Exits with 1 where the median error of time is over
+as search_resnet20.py (COMPRESSCTL_DATA; 8,000 of the test images judge), digits without any data. Exits with 1 where the median error of time is over
 10 %, the rank correlation of losses under 0.9, or fewer than 15 files are left.
 """
 
@@ -98,7 +98,7 @@ def _subject(network: str, runtime: str, folder: Path) -> Subject:
     if network == "digits":
         return subject_of(Asked("builtin:digits-resnet", backend=runtime), folder)
     if network == "resnet20":
-        judged = ("data.validation_from=test", "data.validation=2000")
+        judged = ("data.validation_from=test", "data.validation=8000")
         return subject_of(Asked(str(ROOT / "recipes" / "prune-resnet20.yaml"), backend=runtime, sets=judged), folder)
     data = {
         "source": "image_folder", "path": os.environ["COMPRESSCTL_IMAGENET"], "labels": "prefix", "resize": 256, "center_crop": 224,
