@@ -200,6 +200,8 @@ def carry_out(request: Request, asked: Asked, folder: Path, *, cache: bool, as_j
         print(found.model_dump_json(indent=1))
     else:
         _show(found, folder)
+    if found.error:
+        print(found.error, file=sys.stderr)
     return found.exit_code
 
 
