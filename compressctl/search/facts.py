@@ -180,7 +180,7 @@ def _shares(summary: Summary) -> dict[str, float]:
     found = dict.fromkeys(_KINDS, 0)
     for layer in summary.layers:
         for kind, operators in _KINDS.items():
-            if layer.op in operators and layer.parameter_bytes >= 2 * layer.parameters:
+            if layer.op in operators and layer.parameter_bytes in (2 * layer.parameters, 4 * layer.parameters):
                 found[kind] += layer.parameters
     return {kind: count / max(summary.parameters, 1) for kind, count in found.items()}
 

@@ -96,6 +96,9 @@ def _search(
     tell(_told(facts, subject))
     key, before = bench.key(subject.recipe()), handed_files.earlier(output)
     if before is not None and before.subject != key:
+        tell(
+            f"taken back: {', '.join(before.files)}, which an earlier start made of another model, other samples or with other versions"
+        )
         handed_files.take_back(output, before, with_run=True)
         before = None
     running = _Running(request, bench, clock, Journal(output), listeners, tell, costs)
