@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -354,6 +355,24 @@ def test_latency_is_searched_with_the_clock_and_an_impossible_goal_is_refused(tm
         apply(model, ChannelsParams(keep=0.05, of="latency"), context(tmp_path, clock=clock))
     with pytest.raises(StageError, match="no latency to go by"):
         reach_latency(model, 0.5, lambda share: ({}, model.body), context(tmp_path))
+
+
+@pytest.mark.parametrize("asked", [{"keep": 0.6, "of": "latency"}, {"keep": 0.4, "of": "macs", "scope": "measured"}])
+def test_what_a_clock_chose_is_made_again_without_one(tmp_path: Path, asked: dict[str, Any]) -> None:
+    def clock(models: Any) -> tuple[float, ...]:
+        return tuple(
+            sum(layer.weight.numel() for layer in one.body.modules() if isinstance(layer, nn.Conv2d)) for one in models
+        )
+
+    model = digits_model("digits-resnet")
+    result = apply(model, ChannelsParams(**asked), context(tmp_path, clock=clock))
+    assert result.pinned is not None
+    pinned = {name: value for name, value in result.pinned.items() if name != "use"}
+    again = apply(model, ChannelsParams(**pinned), context(tmp_path))
+    assert again.pinned is None
+    assert again.facts["widths"] == result.facts["widths"]
+    made = again.model.body.state_dict()
+    assert all(torch.equal(value, made[name]) for name, value in result.model.body.state_dict().items())
 
 
 def test_growing_pulls_make_the_cut_nearly_free(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from compressctl.core.data import first_filled
 from compressctl.core.errors import NothingToCompressError, UsageError
 from compressctl.core.model import TorchModel
-from compressctl.core.patterns import matching
+from compressctl.core.patterns import literal, matching
 from compressctl.core.technique import RunContext, StageResult
 from compressctl.layers.channels.dependency_groups import (
     Coupling,
@@ -57,7 +57,21 @@ def apply(model: TorchModel, params: ChannelsParams, run: RunContext) -> StageRe
         current, found = _cut_once(current, model, params, keep, run)
         steps.append(found)
     facts["steps"] = steps
-    return StageResult(current, {**facts, **_difference(model, current, first)})
+    facts |= _difference(model, current, first)
+    return StageResult(current, facts, pinned=_pinned(params, first, facts["widths"]))
+
+
+def _pinned(params: ChannelsParams, plan: Plan, widths: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
+    """What a clock chose, as shares that no clock is asked for; None where none chose, or several cuts did. widths: before and after, by layer."""
+    by_clock = params.scope == "measured" or params.of == "latency"
+    if not by_clock or params.iterations > 1 or params.regularization is not None:
+        return None
+    overrides: list[dict[str, Any]] = [{"match": "*", "keep": 1.0}]
+    for group in plan.groups:
+        before, after = widths[group.name]
+        overrides.append({"match": literal(group.name), "keep": after / before})
+    told = {"keep": 1.0, "of": "macs", "scope": "isomorphic", "overrides": overrides}
+    return {"use": "prune.channels", **params.model_dump(mode="json"), **told}
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class ChannelsParams(TechniqueParams):
 
 CHANNELS = TechniqueSpec(
     name="prune.channels",
-    version=1,
+    version=2,
     summary="whole channels are removed from all the layers that they run through, so that the network becomes smaller",
     params=ChannelsParams,
     takes=Form.TORCH,
