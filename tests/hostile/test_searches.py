@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hostile._in_process import ends, refuses
+from hostile._models import network
 from search.test_explained import TABLES, written
 
 from compressctl.search.kept_tables import read_table
@@ -53,17 +55,16 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_search_that_is_none(damage: Callable[[Path], object], folder: Path) -> None:
-    (folder / "run/search.json").unlink()
-    damage(folder / "run/search.json")
-    refuses(folder, "explain-search", "run", says="run holds no search")
-
-
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_tables_that_are_none(damage: Callable[[Path], object], folder: Path) -> None:
-    (folder / "run/tables.json").unlink()
-    damage(folder / "run/tables.json")
-    refuses(folder, "explain-search", "run", says="run has no tables.json")
+@pytest.mark.parametrize(
+    ("name", "absent"), [("search.json", "run holds no search"), ("tables.json", "run has no tables.json")]
+)
+def test_a_search_or_tables_that_are_none(
+    name: str, absent: str, damage: Callable[[Path], object], folder: Path
+) -> None:
+    (folder / "run" / name).unlink()
+    damage(folder / "run" / name)
+    says = f"run/{name} is damaged" if (folder / "run" / name).is_file() else absent
+    refuses(folder, "explain-search", "run", says=says)
 
 
 def of_tables(path: tuple[str | int, ...], value: Any) -> str:
@@ -99,7 +100,7 @@ WRONG: dict[str, tuple[tuple[str | int, ...], Any]] = {
 def test_tables_that_could_not_have_been_measured(path: tuple[str | int, ...], value: Any, folder: Path) -> None:
     (folder / "run/tables.json").write_text(of_tables(path, value))
     assert read_table(folder / "run" / "tables.json") is None
-    refuses(folder, "explain-search", "run", says="run has no tables.json")
+    refuses(folder, "explain-search", "run", says="run/tables.json is damaged")
 
 
 @pytest.mark.parametrize("name", ["\x1b[31mred", "a\nb", "::error::x", "\u202eevil", "x" * 100_000, "*", "[a"])
@@ -146,10 +147,16 @@ def test_costs_that_could_not_have_been_measured(path: tuple[str | int, ...], va
 
 @pytest.mark.parametrize("name", ["\x1b[31mred", "a\nb", "::error::x", "\u202eevil", "x" * 100_000])
 def test_costs_of_layers_that_this_model_does_not_have(name: str, folder: Path) -> None:
-    found = json.loads(of_tables(("target",), TARGET))
+    found = json.loads(of_tables(("target",), {**TARGET, "threads": 1}))
     found["layers"][0]["name"] = name
     (folder / "costs.json").write_text(json.dumps(found))
-    refuses(folder, "auto", "builtin:digits-resnet", "--costs", "costs.json", says="measured of another model")
+    onnx.save(network(), folder / "model.onnx")
+    refuses(folder, "auto", "model.onnx", "--costs", "costs.json", says="measured of another model")
+
+
+def test_costs_of_other_threads(folder: Path) -> None:
+    (folder / "costs.json").write_text(of_tables(("target",), TARGET))
+    refuses(folder, "auto", "builtin:digits-resnet", "--costs", "costs.json", says="measured for threads 4")
 
 
 def test_tables_are_not_written_over_what_is_there(folder: Path) -> None:
