@@ -30,7 +30,7 @@ def choose(
         risk = min(point.risk for point, _ in holding) if not is_judged else None
         able = [(point, figures) for point, figures in holding if risk is None or point.risk == risk]
         sure = [entry for entry in able if is_sure(entry[1], goal)] if is_judged else []
-        return min(sure or able, key=lambda entry: (_rank(entry[1], prefer), entry[0].name))[0]
+        return min(sure or able, key=lambda entry: (rank(entry[1], prefer), entry[0].name))[0]
     keeping = [point for point, _ in measured if "drop" not in missed[point.name]]
     return min(keeping, key=lambda point: (sum(missed[point.name].values()), point.name), default=None)
 
@@ -45,8 +45,8 @@ def is_sure(figures: Figures, goal: Goal) -> bool:
     return figures.loss.value + strays <= goal.drop + ROUNDING
 
 
-def _rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:
-    """The less the better."""
+def rank(figures: Figures, prefer: Prefer) -> tuple[float, ...]:
+    """Of a file by preference, whatever it loses: the less the better."""
     speed = speed_of(figures)
     faster = math.log(speed) if speed is not None and speed > 0 else 0.0
     smaller = math.log(figures.smaller) if figures.smaller > 0 else 0.0

@@ -225,6 +225,9 @@ class _Running:
         if self.trainings.networks and (one is None or KINDS.index(one.kind) > KINDS.index("trained")):
             self._offer(self.trainings.tuned(self.points, self.tree.lost))
             one = self.tree.next()
+        if one is None or KINDS.index(one.kind) > KINDS.index("trained"):
+            self._offer(self.trainings.longer(self.tree.candidates, self.points, self.tree.lost))
+            one = self.tree.next()
         return one
 
     def _planned(self) -> list[Candidate]:

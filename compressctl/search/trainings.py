@@ -1,4 +1,4 @@
-"""What is trained: networks that are cut to the limits, the best of them by what training brings, and how the best is trained."""
+"""What is trained: networks that are cut to the limits, the best of them by what training brings, and how and how long the best is trained."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from compressctl.search.evaluate import Bench
 from compressctl.search.front import shortfalls, speed_of
 from compressctl.search.in_time import in_time
 from compressctl.search.kept_tables import widths_of
+from compressctl.search.longer import longer
 from compressctl.search.request import Request
 from compressctl.search.space import NEAR, Candidate
 from compressctl.search.tables import Tables
@@ -121,6 +122,17 @@ class Trainings:
         found = self._tuner.next(points, has_time=left is None or left > takes)
         if found is None:
             self.networks = ()
+        return [] if found is None else [found]
+
+    def longer(
+        self, candidates: Sequence[Candidate], points: Mapping[str, Point], lost: Mapping[str, float | None]
+    ) -> list[Candidate]:
+        """The training that is worth twice its length, where nobody fixed it; none where none is. candidates: all that were offered."""
+        request, facts = self.request, self.bench.facts
+        if "epochs" in request.training or not facts.can_train:
+            return []
+        whole = narrow.epochs_of(facts, request.training)
+        found = longer(candidates, points, lost, request.goal, self.limit_bytes, request.prefer, whole)
         return [] if found is None else [found]
 
     def _closest(self, points: Mapping[str, Point], lost: Mapping[str, float | None]) -> narrow.AnyShape | None:

@@ -13,6 +13,7 @@ from compressctl.core.errors import CompressctlError, ExitCode
 from compressctl.pipeline.measure_level import MeasureLevel
 from compressctl.pipeline.plan import make_plan
 from compressctl.recipe.loader import load, resolve
+from compressctl.sources.fingerprint import hash_file
 from compressctl.zoo.jobs import Job
 from compressctl.zoo.schema import AUTO
 from compressctl.zoo.searches import recipe_of
@@ -63,7 +64,10 @@ def _searched(job: Job, *, strict: bool) -> Planned:
     assert job.searching is not None
     recipe = recipe_of(job.searching, job.sets)
     made = make_plan(replace(recipe, search=None), None).digest
-    return Planned(job, _digest([compressctl.__version__, AUTO, job.searching.options, resolve(recipe), made, strict]))
+    parts = [compressctl.__version__, AUTO, job.searching.options, resolve(recipe), made, strict]
+    if job.searching.costs is not None:
+        parts.append(hash_file(job.searching.costs))
+    return Planned(job, _digest(parts))
 
 
 def _digest(parts: object) -> str:

@@ -166,6 +166,12 @@ class AutoSection(Section):
         None,
         description="samples, relative to the manifest: a folder of recorded calls, or a YAML file with a `data` section",
     )
+    costs: str | None = Field(
+        None,
+        min_length=1,
+        description="what layers take on the machine that will serve the files, relative to the manifest: a file that `compressctl tables measure` wrote "
+        "there, or a folder that holds ID.json for each model",
+    )
     base: FilePath | None = Field(
         None, description="a recipe whose data, task, metric and target count; its `model` is replaced"
     )

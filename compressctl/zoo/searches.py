@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from compressctl.recipe.nodes import plain
 from compressctl.recipe.schema import VERSION, Recipe, SearchSection
 from compressctl.search.document import Search
 from compressctl.search.subject import data_sections
+from compressctl.sources.fingerprint import existing
 from compressctl.store.address import is_address
 from compressctl.zoo.models import Model
 from compressctl.zoo.outcome import figures_of, outcome_of
 from compressctl.zoo.results import Figures, Outcome
 from compressctl.zoo.schema import AutoSection
 
-DEFAULT_SECONDS = 1800
 _SHARE = 0.8
 """Of a job's time that its search may take: the last measurement and the report come after it."""
 _MOST_BYTES = 1 << 24
@@ -34,12 +35,14 @@ _MOST_BYTES = 1 << 24
 @dataclass(frozen=True)
 class Searching:
     """subject: what `compressctl auto` is given, an ONNX file, a recipe or builtin:NAME. options: what it is asked. probe: a recipe of the
-    model and the data without stages, as text; None where the subject is a recipe. seconds: that it may take."""
+    model and the data without stages, as text; None where the subject is a recipe. seconds: that it may take. costs: the file of what layers
+    take on the machine that it is for; None for this one."""
 
     subject: str
     options: tuple[str, ...]
     probe: str | None
     seconds: int
+    costs: Path | None = None
 
 
 def searching(asked: AutoSection, model: Model, base: Path, seconds: int) -> Searching:
@@ -49,11 +52,15 @@ def searching(asked: AutoSection, model: Model, base: Path, seconds: int) -> Sea
             "a search's limits stand in `auto`, not in `budget`", hint="as in `auto: {drop: 1, size: 5MB}`"
         )
     start = None if asked.base is None else recipe_place(asked.base, base)
-    limit = int(min(asked.time or _own_seconds(start) or DEFAULT_SECONDS, max(1, _SHARE * seconds)))
+    own = SearchSection() if start is None else _own(start)
+    own_seconds = math.inf if own.time == "unlimited" else own.time
+    limit = int(min(asked.time or own_seconds, max(1, _SHARE * seconds)))
     data = _place(asked.data, base) if asked.data is not None else None
-    options = tuple(_options(asked, limit, data))
+    costs = _costs(asked.costs, base, model.id) if asked.costs is not None else None
+    options = tuple(_options(asked, limit, data, costs))
     if start is not None:
-        return Searching(start, options, None, limit)
+        beside = Path(start).parent / own.costs if own.costs is not None else None
+        return Searching(start, options, None, limit, costs or beside)
     section = model.section(base)
     is_builtin = section.get("source") == "builtin" and set(section) == {"source", "name"}
     if model.path is None and not is_builtin:
@@ -63,7 +70,19 @@ def searching(asked: AutoSection, model: Model, base: Path, seconds: int) -> Sea
         )
     found = data_sections(data, Path.cwd()) if data is not None else {}
     probe = as_yaml({"recipe": VERSION, "task": "custom", "model": section, "stages": [], **found})
-    return Searching(f"builtin:{section['name']}" if is_builtin else str(model.path), options, probe, limit)
+    return Searching(f"builtin:{section['name']}" if is_builtin else str(model.path), options, probe, limit, costs)
+
+
+def _costs(said: str, base: Path, model: str) -> Path:
+    """base: the manifest's folder. Raises UsageError where there is no such file."""
+    found = (base / said).absolute()
+    with suppress(OSError):  # a name that is none: said below
+        found = found / f"{model}.json" if found.is_dir() else found
+    try:
+        return existing(found, what="auto.costs:")
+    except UsageError as error:
+        error.hint = f"on the machine that will serve {model}: `compressctl tables measure MODEL --output {model}.json`"
+        raise
 
 
 def recipe_place(use: str, base: Path) -> str:
@@ -71,21 +90,18 @@ def recipe_place(use: str, base: Path) -> str:
     return use if use.startswith("builtin:") else str((base / use).absolute())
 
 
-def _own_seconds(recipe: str | None) -> float | None:
-    """What the recipe's own section `search` says; None without one."""
-    if recipe is None:
-        return None
+def _own(recipe: str) -> SearchSection:
+    """What the recipe's own section `search` says of time and costs; the defaults without one."""
     try:
         section = merged(Path(recipe)).root.child("search")
         if section is None:
-            return None
-        time = SearchSection.model_validate_json(json.dumps(plain(section.only("time")))).time
+            return SearchSection()
+        return SearchSection.model_validate_json(json.dumps(plain(section.only("time", "costs"))))
     except (CompressctlError, ValidationError):  # told when the job is planned
-        return None
-    return math.inf if time == "unlimited" else time
+        return SearchSection()
 
 
-def _options(asked: AutoSection, seconds: int, data: str | None) -> Iterator[str]:
+def _options(asked: AutoSection, seconds: int, data: str | None, costs: Path | None) -> Iterator[str]:
     for name in ("drop", "speedup", "smaller", "level", "prefer"):
         value = getattr(asked, name)
         if value is not None:
@@ -95,6 +111,8 @@ def _options(asked: AutoSection, seconds: int, data: str | None) -> Iterator[str
     yield from ("--time", f"{seconds}s")
     if data is not None:
         yield from ("--data", data)
+    if costs is not None:
+        yield from ("--costs", str(costs))
     for name, value in asked.train.items():
         yield from ("--train", f"{name}={json.dumps(value)}")
 

@@ -105,6 +105,31 @@ def test_a_recipe_that_searches_is_a_search(folder: Path, around: Surroundings) 
     assert said(jobs(folder)["m"], around)[3:5] == ["--time", "2880s"]
 
 
+def test_a_search_for_another_machine(folder: Path, around: Surroundings) -> None:
+    """A file for one model, or a folder of one for each; what is in it counts, not its name alone."""
+    costs = Path("pi5/small.json")
+    costs.parent.mkdir()
+    costs.write_text("{}")
+    for said_as in ("pi5", "pi5/small.json"):
+        job = jobs(folder, f"models[0].auto.costs={said_as}")["small"]
+        assert "--costs pi5/small.json" in " ".join(said(job, around))
+    key = planned(job, MeasureLevel.FINAL, None).key
+    costs.write_text('{"layers": []}')
+    assert planned(job, MeasureLevel.FINAL, None).key != key
+    others = planned(jobs(folder, "defaults.auto.costs=pi5")["plain"], MeasureLevel.FINAL, None)
+    assert "pi5/plain.json does not exist" in (others.problem or "")
+    assert "compressctl tables measure" in (others.problem or "")
+
+
+def test_costs_that_a_recipe_names_count_too(folder: Path) -> None:
+    Path("costs.json").write_text("{}")
+    Path("search.yaml").write_text("recipe: compressctl/v1\ntask: custom\nsearch: {costs: costs.json}\n")
+    Path("zoo.yaml").write_text("zoo: compressctl/v1\ndefaults: {recipe: search.yaml}\nmodels: [{path: m.onnx}]\n")
+    key = planned(jobs(folder)["m"], MeasureLevel.FINAL, None).key
+    Path("costs.json").write_text('{"layers": []}')
+    assert planned(jobs(folder)["m"], MeasureLevel.FINAL, None).key != key
+
+
 def test_a_search_has_time_to_end_within_its_job(folder: Path) -> None:
     resources = jobs(folder, "defaults.auto.time=2h")["plain"].resources
     assert resources.time == 3 * 3600
