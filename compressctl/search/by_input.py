@@ -22,7 +22,7 @@ _MOST_GAINED = 1.4
 
 def fewer_tokens(facts: Facts) -> Iterator[Candidate]:
     """Without training, each followed by a harder one where it loses little."""
-    if not facts.is_torch or not facts.can_calibrate or facts.quantized or facts.attends < 2:
+    if not facts.has_network or not facts.can_calibrate or facts.quantized or facts.attends < 2:
         return
     for place, percent in enumerate(_KEPT):
         before = (After(f"tokens{_KEPT[place - 1]}", "near"),) if place else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,21 @@ class Bench:
 
     def recipe(self, candidate: Candidate, budget: Mapping[str, Any] | None = None) -> Recipe:
         """Raises RecipeError where it cannot be one of this model's."""
-        sections: dict[str, Any] = {"export": [self.subject.export(compressed=candidate.compressed)]}
+        subject = self.subject_of(candidate)
+        sections: dict[str, Any] = {"export": [subject.export(compressed=candidate.compressed)]}
         if budget is not None:
             sections["budget"] = dict(budget)
-        return self.subject.recipe(candidate.stages, **sections)
+        return subject.recipe(candidate.stages, **sections)
+
+    def subject_of(self, candidate: Candidate) -> Subject:
+        """As the graph that it is, or the network that is made of it."""
+        return self.of_networks().subject if candidate.takes_network else self.subject
+
+    def of_networks(self) -> Bench:
+        """For what prunes and trains."""
+        if not self.facts.becomes_network:
+            return self
+        return replace(self, subject=self.subject.as_network(lacks_norms=self.facts.lacks_norms))
 
     def key(self, recipe: Recipe) -> str:
         """Of everything that decides the point."""

@@ -49,6 +49,8 @@ class Facts:
     classes, whose decisions can be compared. original_bytes: of the float file as the target's runtime takes it. margins: where outputs judge, by
     output how far each of the original's decisions is from being another one, on all samples but those of the test split; see margins.py. known: where a
     network can be trained, that the original was trained on the samples that choose; None where it does not look so.
+    becomes_network: whether a network can be made of the graph, for what prunes and trains; no_network: why not, where that was tried. lacks_norms:
+    whether that has convolutions without one, as where BatchNorm was folded into them.
     """
 
     is_torch: bool
@@ -68,6 +70,9 @@ class Facts:
     task: str = "custom"
     margins: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     known: KnownSamples | None = None
+    becomes_network: bool = False
+    no_network: str = ""
+    lacks_norms: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -87,7 +92,15 @@ class Facts:
     @property
     def can_train(self) -> bool:
         """Whether a network can be trained, and is told when it is better: without labels the original would teach it alone."""
-        return self.is_torch and self.is_judged and self.has_labels and self.samples.get("train", 0) > 0
+        return self.has_network and self.has_lessons
+
+    @property
+    def has_lessons(self) -> bool:
+        return self.is_judged and self.has_labels and self.samples.get("train", 0) > 0
+
+    @property
+    def has_network(self) -> bool:
+        return self.is_torch or self.becomes_network
 
     @property
     def scores(self) -> bool:

@@ -54,7 +54,7 @@ def hand_over(
     report = _known(recipe, bench.folder / RUN) if point.confirmed is not None else None
     if report is None:
         report = _measured(recipe, bench, listeners, measure)
-    write_chosen(bench.folder, bench.subject, candidate, budget)
+    write_chosen(bench.folder, bench.subject_of(candidate), candidate, budget)
     write_pinned(bench.folder, recipe, bench.folder / RUN / "recipe.pinned.yaml")
     missed = tuple(check.name for check in report.budget if not check.holds)
     if report.status not in ("done", "budget missed") or not report.backends:

@@ -55,15 +55,31 @@ Cut = tuple[str, Mapping[str, int], Sequence[str]]
 def measure_widths(
     executor: Executor, key: str, tables: Tables, seconds: float | None, environment: Mapping[str, Any]
 ) -> WidthTables:
-    """executor: of a recipe whose only stage is `STAGE`, and whose model is a network in torch. tables: what its graph's layers lose in 4 bits.
+    """executor: of a recipe whose last stage is `STAGE`, and whose model is a network in torch. tables: what its graph's layers lose in 4 bits.
     seconds: after which what is left stays whole. Raises what tracing and lowering raise."""
     workspace = executor.workspace
-    stage = workspace.recipe.stages[0]
+    *first, stage = workspace.recipe.stages
     run = executor.context(stage, techniques.get(stage.use), None)
     model = workspace.loaded()
+    for step in workspace.plan.steps:
+        if step.stage in first:
+            model = executor.perform(step, model)
     assert isinstance(model, TorchModel)
-    measuring = _Measuring(model, run, workspace.dataset().split("train"), tables, seconds)
+    measuring = _Measuring(model, run, workspace.dataset().split("train"), by_module(tables, model), seconds)
     return measuring.tables(key, environment)
+
+
+def by_module(tables: Tables, model: TorchModel) -> Tables:
+    """Of a network that was made of a file, whose nodes have other names than its modules."""
+    paths: Mapping[str, str] = getattr(model.body, "paths_of_nodes", {})
+    names = {node: path if _holds_weights(model, path) else f"{path}.conv" for node, path in paths.items()}
+    layers = (one.model_copy(update={"name": names.get(one.name, one.name)}) for one in tables.layers)
+    return tables.model_copy(update={"layers": tuple(layers)})
+
+
+def _holds_weights(model: TorchModel, path: str) -> bool:
+    """Itself; what got a norm behind it (`unfold`) is a sequence of both now."""
+    return any(True for _ in model.body.get_submodule(path).parameters(recurse=False))
 
 
 @dataclass

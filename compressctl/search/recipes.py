@@ -69,7 +69,7 @@ def _readable(subject: Subject, candidate: Candidate, budget: Mapping[str, Any] 
     made = {
         **content,
         "target": target,
-        "stages": [dict(stage) for stage in candidate.stages],
+        "stages": subject.stages(candidate.stages),
         "export": [export if len(export) > 1 else export["backend"]],
     }
     return made if not budget else {**made, "budget": dict(budget)}

@@ -27,6 +27,7 @@ from compressctl.search.in_time import in_time
 from compressctl.search.journal import Journal, claimed
 from compressctl.search.kept_tables import TABLES, WIDTHS, tables_of, write_tables
 from compressctl.search.known_samples import KnownSamples
+from compressctl.search.network_of_file import with_network
 from compressctl.search.planned import Planner
 from compressctl.search.request import Request
 from compressctl.search.space import KINDS, Candidate, Tree, in_order, left_out, untrained
@@ -34,6 +35,8 @@ from compressctl.search.subject import Asked, Subject, sizes_to_choose_by, subje
 from compressctl.search.tables import Tables
 from compressctl.search.trainings import Trainings
 from compressctl.search.write import write
+
+_OF_FILE = "What prunes and trains works on a network that was made of the ONNX file (`trainable: true`) and computes the same on real samples."
 
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
@@ -84,7 +87,9 @@ def _search(
         costs = read_costs(request.costs, subject.content["target"])
         if costs.tables.target is not None:
             subject = subject.on(costs.tables.target.profile)
-    facts = read_facts(subject.recipe(), cache, listeners)
+    facts = with_network(read_facts(subject.recipe(), cache, listeners), subject, cache, listeners)
+    if facts.becomes_network:
+        subject = replace(subject, notes=(*subject.notes, _OF_FILE))
     if facts.samples and subject.deals_samples and not facts.can_train:
         sizes = sizes_to_choose_by(facts.samples)
         subject, facts = subject.dealt(*sizes), facts.dealt(*sizes)
@@ -141,6 +146,7 @@ def _fairly_judged(
     except UsageError as error:
         note = f"{seen}: what a network that is trained anew loses looks larger than it is ({error.message})."
         return replace(subject, notes=(*subject.notes, note)), facts
+    fair = replace(fair, becomes_network=facts.becomes_network, lacks_norms=facts.lacks_norms)
     note = (
         f"{seen}: {count:,} samples of the test split choose instead, and the others report (`validation_from: test`)."
     )
@@ -461,7 +467,7 @@ class _Running:
                 "is_on_front": is_on_front,
                 "holds": self._holds(point),
                 "predicted": predicted,
-                "recipe_file": recipes.write_point(self.bench.folder, self.bench.subject, candidate),
+                "recipe_file": recipes.write_point(self.bench.folder, self.bench.subject_of(candidate), candidate),
             }
         )
 

@@ -64,6 +64,11 @@ class Candidate:
         return frozenset(stage["id"] for stage in self.stages if "epochs" in stage or "finetune" in stage)
 
     @property
+    def takes_network(self) -> bool:
+        """Whether it works on modules, which a graph does not have."""
+        return self.kind in ("shaped", "trained") or any(stage["use"] == "dynamic.tokens" for stage in self.stages)
+
+    @property
     def gains_speed(self) -> bool:
         """Whether it can be faster than float at all: codes that are made float again at load are not."""
         return self.family not in ("float16", "shared values")
@@ -95,10 +100,10 @@ def left_out(facts: Facts) -> Iterator[tuple[str, str]]:
             else "there are no samples that could calibrate it"
         )
         yield "8-bit activations", why
-    if not facts.is_torch:
-        yield "training", "the model is an ONNX graph: pruning and training take a network (`model: {source: python}`)"
-    elif not facts.can_train:
+    if not facts.has_lessons:
         yield "training", "it takes labels, samples to train on, and samples to choose by"
+    elif facts.no_network:
+        yield "training", f"no network can be made of the ONNX file: {facts.no_network}"
 
 
 def _plain(facts: Facts) -> Iterator[Candidate]:

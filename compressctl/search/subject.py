@@ -25,6 +25,8 @@ _JUDGING = ("task", "metric", "decode", "loss", "heads", "data")
 _OWN = ("stages", "search", "export", "budget")
 """What a search makes itself."""
 
+_NORMS = {"id": "norms", "use": "unfold"}
+
 _SIZES = tuple(SplitSizes.model_fields)
 _MOST_CALIBRATION, _MOST_VALIDATION = 300, 1000
 
@@ -34,7 +36,7 @@ class Subject:
     """content: a recipe's, without stages, deliverables and budget; its paths start from base, the search's folder.
 
     deals_samples: whether nobody said which samples choose and which calibrate. notes: what was guessed, or is not used.
-    short_names: whether files say little of where their tensors come from, so that they are smaller.
+    short_names: whether files say little of where their tensors come from, so that they are smaller. first: stages before all others.
     """
 
     content: dict[str, Any]
@@ -42,6 +44,7 @@ class Subject:
     deals_samples: bool = False
     notes: tuple[str, ...] = ()
     short_names: bool = False
+    first: tuple[Mapping[str, Any], ...] = ()
 
     def export(self, *, compressed: bool = False) -> dict[str, Any]:
         """The section of the one file that is made. compressed: stored so, where ONNX Runtime unpacks it."""
@@ -51,8 +54,12 @@ class Subject:
 
     def recipe(self, stages: Sequence[Mapping[str, Any]] = (), **sections: Any) -> Recipe:
         """With these stages, read and checked. sections: others of a recipe. Raises RecipeError."""
-        content = {**copy.deepcopy(self.content), **sections, "stages": [dict(stage) for stage in stages]}
+        content = {**copy.deepcopy(self.content), **sections, "stages": self.stages(stages)}
         return read(self.base / "recipe.yaml", text=as_yaml(content))[0]
+
+    def stages(self, stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """All that are carried out where these are asked for."""
+        return [dict(stage) for stage in (*self.first, *stages)]
 
     def on(self, profile: Profile) -> Subject:
         """For a machine of this profile, unless the recipe says which."""
@@ -60,6 +67,17 @@ class Subject:
         if own.get("profile", "auto") != "auto":
             return self
         return replace(self, content={**self.content, "target": {**own, "profile": profile}})
+
+    def as_network(self, *, lacks_norms: bool = False) -> Subject:
+        """With a network in torch in the place of its ONNX file. lacks_norms: whether it gets them first, without which it trains badly."""
+        network = {**self.content, "model": {**self.content["model"], "trainable": True}}
+        return replace(self, content=network, first=(_NORMS,) if lacks_norms else ())
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model is an ONNX file that stays a graph."""
+        model = self.content["model"]
+        return model["source"] == "onnx" and not model.get("trainable")
 
     def dealt(self, validation: int, calibration: int) -> Subject:
         """With other sizes of splits."""

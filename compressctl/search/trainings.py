@@ -93,7 +93,7 @@ class Trainings:
         began = self.clock.elapsed
 
         def measured(seconds: float | None, listeners: Sequence[Listener]) -> WidthTables:
-            return widths_of(self.bench, tables, seconds, listeners, self.tell)
+            return widths_of(self.bench.of_networks(), tables, seconds, listeners, self.tell)
 
         looked = in_time(self.clock.left, lambda left: _FOR_WIDTHS * left, self.listeners, measured)
         self.seconds += self.clock.elapsed - began

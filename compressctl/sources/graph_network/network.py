@@ -34,7 +34,8 @@ class GraphNetwork(nn.Module):
     """Called with the graph's inputs in their order; gives its outputs by name.
 
     steps: each with "op", "reads" and "writes" by name, "attributes", and of a layer "path", where it stands in the network. constants: by name,
-    where a parameter or buffer stands that is no layer's. sizes: small whole numbers by name, and the scales of a Resize.
+    where a parameter or buffer stands that is no layer's. sizes: small whole numbers by name, and the scales of a Resize. paths_of_nodes: by the name of
+    the graph's node, where the layer stands that holds its weights.
     """
 
     def __init__(self, inputs: tuple[str, ...], outputs: tuple[str, ...], steps: list[dict[str, Any]]) -> None:
@@ -42,6 +43,7 @@ class GraphNetwork(nn.Module):
         self.inputs, self.outputs, self.steps = inputs, outputs, steps
         self.constants: dict[str, str] = {}
         self.sizes: dict[str, Any] = {}
+        self.paths_of_nodes: dict[str, str] = {}
         self.last: dict[str, int] = {name: place for place, step in enumerate(steps) for name in step["reads"]}
 
     def forward(self, *values: Tensor) -> dict[str, Tensor]:

@@ -166,6 +166,8 @@ class _Reader:
             module.weight = shared
         has_weights = any(True for _ in module.parameters())
         path = self._placed(module, node.name) if has_weights else ""
+        if has_weights:
+            self._made.paths_of_nodes[node.name] = path
         reads = list(layer.reads)
         if layer.before is not None:
             op, padding = layer.before
