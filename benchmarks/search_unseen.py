@@ -1,6 +1,6 @@
 """`compressctl auto` on networks and data that no search of this project was tried on before, beside recipes of one technique each.
 
-    python benchmarks/search_unseen.py [--models mobile vit dense words] [--part search techniques] [--epochs 6] [--time 1h] [--folder FOLDER]
+    python benchmarks/search_unseen.py [--models mobile vit dense words] [--part search techniques] [--epochs 6] [--time 1h] [--as-file] [--folder FOLDER]
 
 COMPRESSCTL_FASHION names the folder that train_vit.py wrote (mobile, vit), COMPRESSCTL_DATA the one with MNIST and texts (dense, words; benchmarks/README.md). What the networks are is told by
 unseen_networks.py, which trains them in six minutes each where they are not there. The command is the one of search_resnet20.py with its defaults: a point may be lost, nothing else is asked. Recipes of one
@@ -48,6 +48,11 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", choices=list(UNSEEN), default=list(UNSEEN))
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--time", default="1h", help="of each search")
+    parser.add_argument(
+        "--as-file",
+        action="store_true",
+        help="an ONNX file of each in its place, as torch's own exporter writes it: the search alone",
+    )
     parser.add_argument("--part", nargs="*", choices=_PARTS, default=list(_PARTS))
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "search" / "unseen")
     asked = parser.parse_args()
@@ -56,13 +61,15 @@ def main() -> int:
             UNSEEN[name].prepare()
     except KeyError as error:
         parser.error(f"set {error.args[0]}; see benchmarks/README.md")
+    if asked.as_file:
+        asked.part = ["search"]
     print("| network | by | lost | file | speed against float |\n|---|---|---|---|---|")
     kept = [_network(name, asked) for name in asked.models]
     return int(not all(kept))
 
 
 def _network(name: str, asked: argparse.Namespace) -> bool:
-    network, folder = UNSEEN[name], asked.folder.resolve() / name
+    network, folder = UNSEEN[name], asked.folder.resolve() / (f"{name}-file" if asked.as_file else name)
     folder.mkdir(parents=True, exist_ok=True)
     found = _searched(name, folder, network, asked) if "search" in asked.part else None
     techniques = _techniques(network, asked.epochs) if "techniques" in asked.part else {}
@@ -71,12 +78,12 @@ def _network(name: str, asked: argparse.Namespace) -> bool:
     return found is not None and found.lost <= _DROP and found.gain > best
 
 
-def _recipe(network: Unseen, stages: list[dict[str, Any]]) -> dict[str, Any]:
+def _recipe(network: Unseen, stages: list[dict[str, Any]], *, as_file: bool = False) -> dict[str, Any]:
     return {
         "recipe": "compressctl/v1",
         "name": "unseen",
         "task": "classification",
-        **network.recipe(),
+        **network.recipe(as_file=as_file),
         "target": {"backend": "onnxruntime", "threads": 1, "batch_size": 1},
         "stages": stages,
         "export": [{"backend": "onnxruntime", "storage": "compressed"}],
@@ -119,7 +126,8 @@ def _single(name: str, technique: str, stages: list[dict[str, Any]], folder: Pat
 
 def _searched(name: str, folder: Path, network: Unseen, asked: argparse.Namespace) -> Row | None:
     recipe, output = folder / "network.json", folder / "auto"
-    recipe.write_text(json.dumps(_recipe(network, [{"id": "int8", "use": "quantize.static"}]), indent=1))
+    stages = [{"id": "int8", "use": "quantize.static"}]
+    recipe.write_text(json.dumps(_recipe(network, stages, as_file=asked.as_file), indent=1))
     training = (f"epochs={asked.epochs}", "optimizer=adamw", f"learning_rate={network.rate}", f"batch_size={_BATCH}")
     if not _is_done(output / "search.json"):
         _run(

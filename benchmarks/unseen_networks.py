@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from networks import fashion_mobile
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -115,16 +115,31 @@ class Unseen:
         if self.make is not None and not (self.folder / self.weights).is_file():
             _train(self)
 
-    def recipe(self) -> dict[str, Any]:
-        """Model and data of a recipe."""
+    def export(self) -> Path:
+        """An ONNX file of the trained network, as torch's own exporter writes it."""
+        path = self.folder / f"{Path(self.weights).stem}.onnx"
+        if not path.is_file():
+            assert self.make is not None
+            network = self.make()
+            network.load_state_dict(load_file(self.folder / self.weights))
+            some, _ = self.tensors("test")
+            shapes = ({0: torch.export.Dim("batch")},)
+            program = torch.onnx.export(network.eval(), (some[:2],), dynamo=True, dynamic_shapes=shapes, input_names=["input"], output_names=["output"])  # fmt: skip
+            assert program is not None
+            program.save(path, include_initializers=True)
+        return path
+
+    def recipe(self, *, as_file: bool = False) -> dict[str, Any]:
+        """Model and data of a recipe. as_file: its ONNX file in the place of the network."""
         arrays = {"inputs": "train_images", "labels": "train_labels", "test_inputs": "test_images", "test_labels": "test_labels"}  # fmt: skip
         shape, layout = {"input_shape": [_WINDOW], "input_dtype": "int64"}, {}
         if self.images is not None:
             mean, deviation = self.images
             shape, layout = {"input_shape": [1, 28, 28]}, {"layout": "NHW", "mean": [mean], "std": [deviation]}
         counts = {"train": 20000, "calibration": 300, "validation": 2000}
+        network = {"source": "python", "factory": self.factory, "weights": str(self.folder / self.weights), **shape}
         return {
-            "model": {"source": "python", "factory": self.factory, "weights": str(self.folder / self.weights), **shape},
+            "model": {"source": "onnx", "path": str(self.export())} if as_file else network,
             "data": {"source": "npz", "path": str(self.data), **arrays, **layout, **counts},
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from compressctl.core.cache import Cache
-from compressctl.core.errors import CompressctlError
+from compressctl.core.errors import CompressctlError, in_short
 from compressctl.core.events import Listener
 from compressctl.core.model import TorchModel
 from compressctl.search.facts import Facts
@@ -33,3 +33,5 @@ def with_network(facts: Facts, subject: Subject, cache: Cache | None, listeners:
             return replace(facts, becomes_network=True, lacks_norms=bool(bare), known=known_samples(executor))
     except CompressctlError as error:
         return replace(facts, no_network=error.message)
+    except (RuntimeError, ValueError) as error:  # what torch says of sizes that do not fit each other
+        return replace(facts, no_network=in_short(error))
