@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from support.digit_network import digits, fitted_network
 from support.shell import Shell
@@ -148,6 +149,35 @@ def test_a_network_with_labels_is_trained_too(shell: Shell) -> None:
     assert all(
         point.figures is None or point.figures.loss is None or point.figures.loss.kind == "metric" for point in trained
     )
+
+
+def test_a_file_with_labels_is_pruned_and_trained(shell: Shell) -> None:
+    """As the network that it came from would be; what is handed over runs anywhere."""
+    pytest.importorskip("torch")
+    from support.digit_runs import digits_data, digits_model
+
+    from compressctl.core.model import TorchModel
+    from compressctl.graph.lower import lower
+
+    network = digits_model("digits-resnet")
+    assert isinstance(network, TorchModel)
+    onnx.save(lower(network).body, shell.folder / "net.onnx")
+    limits = ("--smaller", "8", "--drop", "5", "--train", "epochs=4", "--time", "5m", "--output", "out")
+    done = shell.run("auto", "net.onnx", "--data", "digits", *limits)
+    assert done.code == 0, done.err
+    found = searched(shell, "out")
+    trained = {point.name for point in found.points if point.kind == "trained"}
+    assert found.chosen in trained, found.not_tried
+    assert "trainable: true" in (shell.folder / "out/recipe.yaml").read_text()
+    made = next(point.confirmed for point in found.points if point.name == found.chosen)
+    assert made is not None
+    assert (shell.folder / "out/model.onnx").stat().st_size * 8 <= found.original_bytes
+
+    session = ort.InferenceSession(shell.folder / "out/model.onnx")
+    (batch,) = digits_data().split("test").batches(1000)
+    assert batch.labels is not None
+    scores = session.run(None, {session.get_inputs()[0].name: next(iter(batch.inputs.values()))})[0]
+    assert 100 * float(np.mean(scores.argmax(1) == batch.labels)) == pytest.approx(made.score, abs=0.6)
 
 
 def test_a_folder_of_something_else_is_refused_before_any_work(shell: Shell, network: Path) -> None:
