@@ -200,7 +200,7 @@ def carry_out(
     check_level(measure, recipe)
     check_installed(recipe)
     facts = environment()
-    folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base))
+    folder = make_run_folder(output, recipe.name, plan.digest, _files(resolve(recipe), recipe.base), recipe_file)
     write_lock(folder / "recipe.lock.yaml", recipe, plan, facts)
     ensure_temporary_folder(folder / "temporary")
     with signals_restored():

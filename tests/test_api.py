@@ -97,6 +97,14 @@ def test_a_folder_is_taken_by_one_recipe_and_never_read_while_it_is_written(
     assert compressctl.apply(DIGITS, output=run, measure="quick").holds
     assert compressctl.open_run(run).report.name == "digits"
     assert (run / "mine.txt").read_text() == "mine"
+    (run / "recipe.pinned.yaml").write_text(json.dumps(DIGITS))
+    with pytest.raises(compressctl.CompressctlError, match="belongs to the run in this folder"):
+        compressctl.apply(run / "recipe.pinned.yaml", output=run, measure="quick")
+    assert compressctl.apply(DIGITS, output=run, measure="quick").holds
+    pinned = run / "recipe.pinned.yaml"
+    assert not pinned.exists() or pinned.read_text() != json.dumps(DIGITS), (
+        "what an earlier run chose is not this one's"
+    )
     file = run / "artifacts" / "onnxruntime" / "model.onnx"
     model = {"source": "onnx", "path": file}
     with pytest.raises(compressctl.CompressctlError, match="lies in the folder of this run"):

@@ -21,14 +21,17 @@ _LEFT = (
     "scratch",
     "temporary",
     "recipe.lock.yaml",
+    "recipe.pinned.yaml",
     *(f"report.{ending}" for ending in ("html", "json", "junit.xml", "md", "sarif")),
     _MARK,
 )
 
 
-def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable[Path] = ()) -> Path:
+def make_run_folder(
+    output: Path | None, name: str, digest: str, reads: Iterable[Path] = (), recipe_file: Path | None = None
+) -> Path:
     """Create the folder and return it. Of an earlier run of the same recipe that lies in the named one, nothing stays: what
-    a run leaves is its own. reads: what the run will read, which must not lie there.
+    a run leaves is its own. reads: what the run will read, which must not lie there. recipe_file: which must not be what an earlier run left.
 
     Raises UsageError when the named one holds something else, or what the run reads, MachineError where nothing may be written.
     """
@@ -54,6 +57,11 @@ def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable
                 raise UsageError(
                     f"the recipe reads {path}, which lies in the folder of this run", hint="name another --output"
                 )
+        if recipe_file is not None and recipe_file.name in _LEFT and _lies_in(recipe_file, folder):
+            raise UsageError(
+                f"{recipe_file} belongs to the run in this folder, which a new one replaces",
+                hint="name another --output",
+            )
         _clear(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +76,10 @@ def make_run_folder(output: Path | None, name: str, digest: str, reads: Iterable
 def below(path: Path, folder: Path) -> str:
     """The path relative to the folder, where it lies inside."""
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.is_file() and folder.is_dir() and path.parent.samefile(folder)
 
 
 def _recipe_in(folder: Path) -> str | None:

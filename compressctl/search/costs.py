@@ -26,6 +26,10 @@ _LONGEST_NAME = 100
 _MEASURE = "`compressctl tables measure MODEL --output tables.json` writes one on the machine that will serve the file"
 
 
+_SAME_SIZE = 0.02
+"""Share by which two writings of one model differ at most: other versions name and fold a little otherwise."""
+
+
 @dataclass(frozen=True)
 class Costs:
     """tables: of the same model, in which float and integer files were timed. file: as it was named."""
@@ -34,8 +38,14 @@ class Costs:
     file: Path
 
     def check(self, facts: Facts) -> None:
-        """Raises UsageError where the costs are another model's. A layer without an operator is one that calibration made of several: the graph has
-        no node of its name."""
+        """Raises UsageError where the costs are another model's: exporters give every width of a network the same names, so its file's size counts too.
+        A layer without an operator is one that calibration made of several: the graph has no node of its name."""
+        there, here = self.tables.float_bytes, facts.original_bytes
+        if abs(there - here) > _SAME_SIZE * here:
+            raise UsageError(
+                f"--costs {self.file}: measured of another model: its float file takes {there:,} bytes, and this one's {here:,}",
+                hint="run `compressctl tables measure` there on the same file",
+            )
         for layer in self.tables.layers:
             if layer.op and facts.operators.get(layer.name) != layer.op:
                 raise UsageError(

@@ -109,12 +109,15 @@ def test_what_is_foretold_decides_and_is_called_so() -> None:
 
 
 def test_tables_of_another_model_are_refused() -> None:
-    known = Facts(True, 1, {}, 1, operators={"conv0": "Conv", "conv1": "Conv"})
-    costs().check(known)
-    with pytest.raises(UsageError, match="another model"):
-        costs().check(Facts(True, 1, {}, 1, operators={"conv0": "Conv"}))
-    with pytest.raises(UsageError, match="another model"):
-        costs().check(Facts(True, 1, {}, 1, operators={"conv0": "Conv", "conv1": "Gemm"}))
+    size, operators = THERE.float_bytes, {"conv0": "Conv", "conv1": "Conv"}
+    costs().check(Facts(True, 1, {}, size, operators=operators))
+    costs().check(Facts(True, 1, {}, round(1.01 * size), operators=operators))
+    for other in ({"conv0": "Conv"}, {"conv0": "Conv", "conv1": "Gemm"}):
+        with pytest.raises(UsageError, match="another model"):
+            costs().check(Facts(True, 1, {}, size, operators=other))
+    for times in (0.5, 1.1):  # a network that was made wider has the same names
+        with pytest.raises(UsageError, match="another model"):
+            costs().check(Facts(True, 1, {}, round(times * size), operators=operators))
 
 
 @pytest.mark.parametrize(
