@@ -619,3 +619,28 @@ def test_a_vector_along_another_axis_is_no_bias(tmp_path: Path) -> None:
     with torch.no_grad():
         found = network(torch.from_numpy(x))["y"].numpy()
     assert np.allclose(found, ActivationRecorder(whole, ["y"]).run({"x": x})["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lambda", "block/class/Conv", "None"])
+def test_words_of_python_are_names_too(name: str, tmp_path: Path) -> None:
+    """torch writes the names of modules into code when it traces them."""
+    sides = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *IMAGE.shape[1:]]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *"chw"]),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name)],
+        "g",
+        sides[:1],
+        sides[1:],
+        [numpy_helper.from_array(KERNEL, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    made = load(OnnxParams(path="m.onnx", trainable=True), tmp_path, 0)
+    assert isinstance(made, TorchModel)
+    again = lower(made)
+    wanted, found = (
+        ActivationRecorder(model, ["y"]).run({"x": IMAGE})["y"]
+        for model in (onnx.load(tmp_path / "m.onnx"), again.body)
+    )
+    assert np.allclose(wanted, found, atol=1e-5)

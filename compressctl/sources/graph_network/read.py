@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,7 @@ class _Reader:
             parts[-1],
         ):
             parts.pop()
-        base = ".".join(f"{part}_" if part in self._reserved else part for part in parts)
+        base = ".".join(f"{part}_" if part in self._reserved or iskeyword(part) else part for part in parts)
         while (above := next((taken for taken in self._paths if base.startswith(f"{taken}.")), None)) is not None:
             base = f"{above}_{base[len(above) + 1 :].replace('.', '_')}"
         path, number = base, 1
