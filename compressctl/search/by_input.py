@@ -64,12 +64,15 @@ def taught_tokens(facts: Facts, training: Mapping[str, Any], *, in_floats: bool)
 
 
 def no_exits(facts: Facts, goal: Goal, points: Mapping[str, Point]) -> str | None:
-    """Why exits are not tried; None where they are."""
+    """Why exits are not tried; None where they are. A file with exits holds all of the network."""
     known = _rounded(points)
     if facts.task != "classification":
         return f"exits are tried on classifiers, and the task is {facts.task}"
     if known is None:
         return "nothing in 8 bits was timed that they could be faster than"
+    most, whole = goal.limit_bytes(facts.original_bytes), points[known[0]].figures
+    if most is not None and whole is not None and whole.total_bytes > most:
+        return f"{known[0]}, which lacks them, takes {whole.total_bytes:,} bytes already, and {most:,} are allowed"
     reached = _MOST_GAINED * known[1]
     if goal.speedup is not None and goal.speedup > reached:
         return f"they bring {_MOST_GAINED:g} times the speed of {known[0]} at most, {reached:.2g}x, and {goal.speedup:g}x is asked for"

@@ -38,6 +38,11 @@ from compressctl.search.write import write
 
 _OF_FILE = "What prunes and trains works on a network that was made of the ONNX file (`trainable: true`) and computes the same on real samples."
 
+_UNUSED_LABELS = (
+    "The data have labels, and nothing says what they are of, so that files are held against the original's outputs: say `task: classification`, or another "
+    "task, beside `data`."
+)
+
 _MOST_CONFIRMED = 3
 """Files that are measured in full before the search says that none holds: brief timings are wide."""
 
@@ -88,8 +93,10 @@ def _search(
         if costs.tables.target is not None:
             subject = subject.on(costs.tables.target.profile)
     facts = with_network(read_facts(subject.recipe(), cache, listeners), subject, cache, listeners)
-    if facts.becomes_network:
-        subject = replace(subject, notes=(*subject.notes, _OF_FILE))
+    said = [_OF_FILE] if facts.becomes_network else []
+    if facts.has_labels and not facts.scores and not facts.decodes:
+        said.append(_UNUSED_LABELS)
+    subject = replace(subject, notes=(*subject.notes, *said))
     if facts.samples and subject.deals_samples and not facts.can_train:
         sizes = sizes_to_choose_by(facts.samples)
         subject, facts = subject.dealt(*sizes), facts.dealt(*sizes)

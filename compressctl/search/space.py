@@ -102,6 +102,11 @@ def left_out(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "8-bit activations", why
     if not facts.has_lessons:
         yield "training", "it takes labels, samples to train on, and samples to choose by"
+    elif facts.quantized:
+        yield (
+            "training",
+            f"the model holds integers already ({', '.join(facts.quantized[:3])}): start from the float file",
+        )
     elif facts.no_network:
         yield "training", f"no network can be made of the ONNX file: {facts.no_network}"
 

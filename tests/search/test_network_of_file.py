@@ -1,5 +1,6 @@
 """An ONNX file with labels is pruned and trained as the network that it was exported from would be."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,8 @@ from compressctl.search.facts import Facts, read_facts  # noqa: E402
 from compressctl.search.measure_widths import by_module  # noqa: E402
 from compressctl.search.narrow import on_a_scale  # noqa: E402
 from compressctl.search.network_of_file import with_network  # noqa: E402
-from compressctl.search.request import Goal  # noqa: E402
+from compressctl.search.request import Goal, Request  # noqa: E402
+from compressctl.search.search import search  # noqa: E402
 from compressctl.search.space import left_out, untrained  # noqa: E402
 from compressctl.search.subject import Asked, Subject, subject_of  # noqa: E402
 from compressctl.search.tables import LayerOption, LayerTable, Tables  # noqa: E402
@@ -96,6 +98,19 @@ def test_what_cannot_be_a_network_says_so(change, why: str, file: Path) -> None:
     assert not facts.can_train
     assert why in dict(left_out(facts))["training"]
     assert {"int8", "w4a8"} <= {one.name for one in untrained(facts, Goal())}
+
+
+@pytest.mark.parametrize("task", ["custom", "classification"])
+def test_labels_of_which_nothing_says_what_they_are_of_are_named(task: str, file: Path) -> None:
+    """They would train the network, and judge nothing."""
+    asked = Asked(str(file), data="digits", sets=(f"task={task}",))
+    found = search(Request(seconds=0.01), asked, file.parent / "out", cache=None)
+    assert any("have labels" in note for note in found.notes) == (task == "custom")
+
+
+def test_a_quantized_file_says_why_nothing_is_trained(file: Path) -> None:
+    _, before, _ = looked_at(file)
+    assert "integers already" in dict(left_out(replace(before, quantized=("Conv int8",))))["training"]
 
 
 @pytest.mark.parametrize("with_norms", [False, True])

@@ -213,5 +213,9 @@ def test_exits_are_tried_where_they_could_bring_what_is_asked() -> None:
     assert names_for(None, replace(CONVOLUTIONAL, task="segmentation")) == []
     assert list(early_exits(CONVOLUTIONAL, Goal(), {}, {})) == []
     assert no_exits(CONVOLUTIONAL, Goal(speedup=2.5), points) is None
+    assert points["int8"].figures is not None
+    size = points["int8"].figures.total_bytes
+    assert no_exits(CONVOLUTIONAL, Goal(size_bytes=size), points) is None
+    assert f"{size:,} bytes already" in str(no_exits(CONVOLUTIONAL, Goal(size_bytes=size - 1), points))
     assert "4x is asked for" in str(no_exits(CONVOLUTIONAL, Goal(speedup=4), points))
     assert "segmentation" in str(no_exits(replace(CONVOLUTIONAL, task="segmentation"), Goal(), points))
